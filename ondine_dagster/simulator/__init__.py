@@ -1,0 +1,30 @@
+"""A local provider for tests and the demo: it answers, fails on demand, and keeps a bill.
+
+Imports nothing of ours but `ondine_dagster.llm.prices`.
+"""
+
+from ondine_dagster.simulator.answers import answer
+from ondine_dagster.simulator.app import Settings
+from ondine_dagster.simulator.bill import Bill, BillSnapshot, PromptBill, Totals
+from ondine_dagster.simulator.chat import prompt_sha256
+from ondine_dagster.simulator.faults import CATALOGUE, Fault, FaultKind, FaultPlan
+from ondine_dagster.simulator.server import DEFAULT_PORT, Simulator, serve
+from ondine_dagster.simulator.tokens import TokenRules
+
+__all__ = [
+    "CATALOGUE",
+    "DEFAULT_PORT",
+    "Bill",
+    "BillSnapshot",
+    "Fault",
+    "FaultKind",
+    "FaultPlan",
+    "PromptBill",
+    "Settings",
+    "Simulator",
+    "TokenRules",
+    "Totals",
+    "answer",
+    "prompt_sha256",
+    "serve",
+]

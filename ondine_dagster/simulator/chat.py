@@ -1,0 +1,109 @@
+"""What the simulator reads from a chat completion request. Pure.
+
+Owns the parsing of the request body, the identity of a prompt on the bill, and nothing about
+answers or faults.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ondine_dagster.simulator.tokens import TokenRules
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+class BadRequest(Exception):
+    """The body is no chat completion request; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One parsed request: what decides the answer, its ceiling and its place on the bill."""
+
+    model: str
+    messages: Sequence[Mapping[str, Any]]
+    schema: Mapping[str, Any] | None
+    ceiling: int | None
+    prompt: str
+
+    @property
+    def text(self) -> str:
+        """All text of all messages, one block per message."""
+        return "\n".join(content_text(message) for message in self.messages)
+
+    def prompt_tokens(self, rules: TokenRules) -> int:
+        """Return the tokens of all contents, and of the schema (providers bill it as input)."""
+        schema = _CANONICAL.encode(self.schema) if self.schema else ""
+        return rules.count("".join(map(content_text, self.messages)) + schema)
+
+
+def prompt_sha256(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the identity of a prompt on the bill: sha256 over the canonical JSON of `messages`."""
+    return hashlib.sha256(_CANONICAL.encode(messages).encode("ascii")).hexdigest()
+
+
+def content_text(message: Mapping[str, Any]) -> str:
+    """Return the text of one message; the text parts joined where its content is a list."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = (part.get("text") for part in content if isinstance(part, dict))
+    return "\n".join(part for part in parts if isinstance(part, str))
+
+
+def read_request(body: bytes | bytearray) -> ChatRequest:
+    """Parse a request body.
+
+    Raises BadRequest where it is not a JSON object with a model and at least one message.
+    """
+    document = _json_object(body)
+    model, messages = document.get("model"), document.get("messages")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("you must provide a model parameter")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("'messages' must be a non-empty list")
+    if not all(isinstance(message, dict) for message in messages):
+        raise BadRequest("every entry of 'messages' must be an object")
+    return ChatRequest(
+        model=model,
+        messages=messages,
+        schema=_schema(document.get("response_format")),
+        ceiling=_ceiling(document),
+        prompt=prompt_sha256(messages),
+    )
+
+
+def _json_object(body: bytes | bytearray) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise BadRequest(f"we could not parse the JSON body of your request: {error}") from error
+    if not isinstance(document, dict):
+        raise BadRequest("the body of the request must be a JSON object")
+    return document
+
+
+def _schema(response_format: Any) -> Mapping[str, Any] | None:
+    if not isinstance(response_format, dict):
+        return None
+    if response_format.get("type") == "json_object":
+        return {"type": "object", "properties": {"answer": {"type": "string"}}}
+    wrapper = response_format.get("json_schema")
+    schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
+    return schema if isinstance(schema, dict) else None
+
+
+def _ceiling(document: Mapping[str, Any]) -> int | None:
+    ceiling = document.get("max_completion_tokens", document.get("max_tokens"))
+    if ceiling is None:
+        return None
+    if not isinstance(ceiling, int) or isinstance(ceiling, bool) or ceiling < 1:
+        raise BadRequest("'max_tokens' must be an integer of at least 1")
+    return ceiling

@@ -1,0 +1,202 @@
+"""Which fault a request gets: the catalogue, the marker in a prompt, and the plan by seed. Pure.
+
+Owns the names of the faults, whether a provider charges for them and how they are delivered. What
+a faulty reply looks like is in `replies`, how it is delivered in `app`.
+
+A marker such as `[[fault=429 times=2 retry_after=1]]` in any message gives the fault to the first
+`times` requests with exactly these messages (to all where `times` is absent). Options: `times`,
+`retry_after` and `retry_after_ms` (sent literally as header values; quote values with spaces),
+`code` (the error code in the body) and `status` (for `html`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Delivery = Literal[
+    "reply", "reset_early", "reset", "half_close", "stall", "stall_in_body", "truncate"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """One entry of the catalogue: what a client sees, whether the provider charges for it."""
+
+    says: str
+    charged: bool
+    delivery: Delivery = "reply"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault as asked for; `name` is a key of CATALOGUE or an HTTP status from 400 to 599."""
+
+    name: str
+    times: int | None = None
+    retry_after: str | None = None
+    retry_after_ms: str | None = None
+    code: str | None = None
+    status: int | None = None
+
+    @property
+    def kind(self) -> FaultKind:
+        """The catalogue's entry; every plain HTTP status has the same one."""
+        return CATALOGUE.get(self.name, _STATUS)
+
+
+_STATUS = FaultKind("that HTTP status with the provider's JSON error", charged=False)
+
+CATALOGUE: Mapping[str, FaultKind] = {
+    # Refusals: an error and no charge.
+    "context_length": FaultKind("400, code context_length_exceeded", charged=False),
+    "content_policy": FaultKind("400, code content_filter", charged=False),
+    "insufficient_quota": FaultKind("429, code insufficient_quota", charged=False),
+    "html": FaultKind("500 (or `status`) with an HTML body", charged=False),
+    "error_in_200": FaultKind("200 with a top-level error object", charged=False),
+    # The connection. A provider that has read the request works, and charges, without a listener.
+    "reset_before": FaultKind("TCP reset before the request is read", False, "reset_early"),
+    "reset_after": FaultKind("TCP reset after the request is read", True, "reset"),
+    "half_close": FaultKind("FIN instead of an answer, still reading", True, "half_close"),
+    "stall": FaultKind("the request is read and never answered", True, "stall"),
+    "stall_in_body": FaultKind("half of the body, then silence", True, "stall_in_body"),
+    "truncated": FaultKind("half of the declared body, then the end", True, "truncate"),
+    # Bodies that are no completion.
+    "malformed_json": FaultKind("200 whose body is no JSON", charged=True),
+    "empty_body": FaultKind("200 without a body", charged=True),
+    "html_200": FaultKind("200 with an HTML page", charged=True),
+    "not_an_object": FaultKind("200 whose body is a JSON list", charged=True),
+    "missing_choices": FaultKind("a completion without choices", charged=True),
+    "empty_choices": FaultKind("a completion with an empty list of choices", charged=True),
+    "missing_message": FaultKind("a choice without a message", charged=True),
+    # Contents.
+    "null_content": FaultKind("content is null", charged=True),
+    "blank_content": FaultKind("content is white space", charged=True),
+    "non_string_content": FaultKind("content is an object", charged=True),
+    "wrong_schema": FaultKind("content is JSON of another shape", charged=True),
+    "broken_content": FaultKind("content is JSON cut in half, finish_reason stop", charged=True),
+    "nan": FaultKind("content has NaN where a value belongs", charged=True),
+    "duplicate_keys": FaultKind("content names its first key twice", charged=True),
+    "lone_surrogate": FaultKind("content has a lone surrogate", charged=True),
+    "escaped_surrogate": FaultKind("a JSON content spells a lone surrogate out", charged=True),
+    "refusal": FaultKind("message.refusal, content null", charged=True),
+    # Finish reasons.
+    "length": FaultKind("finish_reason length, half of the content", charged=True),
+    "content_filter": FaultKind("finish_reason content_filter, content null", charged=True),
+    "tool_calls": FaultKind("finish_reason tool_calls, content null", charged=True),
+    "finish_error": FaultKind("finish_reason error, half of the content", charged=True),
+    "finish_unknown": FaultKind("a finish_reason that nobody has heard of", charged=True),
+    "finish_missing": FaultKind("no finish_reason", charged=True),
+    # Usage and model.
+    "missing_usage": FaultKind("no usage", charged=True),
+    "negative_usage": FaultKind("negative token counts", charged=True),
+    "float_usage": FaultKind("token counts with a fraction", charged=True),
+    "string_usage": FaultKind("token counts as text", charged=True),
+    "nan_usage": FaultKind("token counts NaN", charged=True),
+    "other_model": FaultKind("another model than asked for answers", charged=True),
+}
+
+_VALUE = r"""(?:"[^"]*"|'[^']*'|[^\s\]"']+)"""
+_MARKER = re.compile(rf"\[\[fault=(?P<fault>[\w-]+(?:\s+\w+={_VALUE})*)\s*\]\]")
+_OPTION = re.compile(rf"(\w+)=({_VALUE})")
+
+# Seen while a body is still arriving. Only without `times`: a prompt that was not read whole
+# cannot be counted.
+EARLY_MARKER = b"[[fault=reset_before]]"
+
+
+def parse_fault(text: str) -> Fault:
+    """Parse `NAME OPTION=VALUE ...`, such as `429 times=2 retry_after=1`.
+
+    Raises ValueError for an unknown name or option, with the known ones.
+    """
+    name, _, rest = text.strip().partition(" ")
+    _check_name(name)
+    options = {key: value.strip("\"'") for key, value in _OPTION.findall(rest)}
+    known = {"times", "retry_after", "retry_after_ms", "code", "status"}
+    if unknown := options.keys() - known:
+        raise ValueError(f"unknown option {sorted(unknown)} of a fault; known: {sorted(known)}")
+    return Fault(
+        name=name,
+        times=_integer(options, "times"),
+        retry_after=options.get("retry_after"),
+        retry_after_ms=options.get("retry_after_ms"),
+        code=options.get("code"),
+        status=_integer(options, "status"),
+    )
+
+
+def marked_fault(text: str) -> Fault | None:
+    """Return the fault that a marker in `text` asks for. Raises ValueError for a wrong marker."""
+    if "[[fault=" not in text:
+        return None
+    found = _MARKER.search(text)
+    if found is None:
+        raise ValueError("a `[[fault=` marker that cannot be read")
+    return parse_fault(found["fault"])
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """Faults by seed: `rates` maps a fault (`429`, `429 retry_after=0`, `stall`) to its share.
+
+    Which requests fail depends on the seed, the prompt and which attempt at that prompt it is, and
+    not on the order of arrival. Raises ValueError for unknown faults and impossible rates.
+    """
+
+    seed: int = 0
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if any(rate < 0 for rate in self.rates.values()) or sum(self.rates.values()) > 1:
+            raise ValueError(f"fault rates must be >= 0 and add up to at most 1: {self.rates}")
+        parsed = tuple((parse_fault(name), rate) for name, rate in self.rates.items())
+        object.__setattr__(self, "_parsed", parsed)
+
+    _parsed: tuple[tuple[Fault, float], ...] = field(init=False, repr=False, default=())
+
+    def planned(self, prompt: str, attempt: int) -> Fault | None:
+        """Return the fault of the `attempt`-th request for `prompt`, None for a good answer."""
+        if not self._parsed:
+            return None
+        drawn = draw(self.seed, "fault", prompt, attempt)
+        for fault, rate in self._parsed:
+            drawn -= rate
+            if drawn < 0 and _applies(fault, attempt):
+                return fault
+        return None
+
+    def choose(self, text: str, prompt: str, attempt: int) -> Fault | None:
+        """Return the fault of a request: by the marker in its text, else by the plan.
+
+        Raises ValueError for a marker that cannot be read.
+        """
+        marked = marked_fault(text)
+        if marked is None:
+            return self.planned(prompt, attempt)
+        return marked if _applies(marked, attempt) else None
+
+
+def draw(seed: int, purpose: str, prompt: str, attempt: int) -> float:
+    """Return a number in [0, 1) that depends on the arguments alone."""
+    digest = hashlib.sha256(f"{seed}|{purpose}|{prompt}|{attempt}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _applies(fault: Fault, attempt: int) -> bool:
+    return fault.times is None or attempt <= fault.times
+
+
+def _check_name(name: str) -> None:
+    if name in CATALOGUE or (name.isdigit() and 400 <= int(name) <= 599):
+        return
+    raise ValueError(
+        f"unknown fault `{name}`; known: an HTTP status from 400 to 599, {', '.join(CATALOGUE)}"
+    )
+
+
+def _integer(options: Mapping[str, str], key: str) -> int | None:
+    return int(options[key]) if key in options else None
