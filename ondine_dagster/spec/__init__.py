@@ -1,0 +1,43 @@
+"""What a user may declare: frozen pydantic models, no I/O, no Dagster."""
+
+from __future__ import annotations
+
+from ondine_dagster.spec.accept import AcceptList, AcceptPattern, AcceptRange
+from ondine_dagster.spec.columns import (
+    ERROR_COLUMNS,
+    LINEAGE_COLUMNS,
+    RESERVED_COLUMNS,
+    SNAPSHOT_COLUMNS,
+    same_column,
+)
+from ondine_dagster.spec.dataset import Dataset
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.spec.limits import Limits
+from ondine_dagster.spec.llm import DeclaredPrices, Llm
+from ondine_dagster.spec.output import Output, OutputField
+from ondine_dagster.spec.problems import FieldProblem, format_errors
+from ondine_dagster.spec.prompt import Prompt
+from ondine_dagster.spec.source import Partitions, Source
+
+__all__ = [
+    "ERROR_COLUMNS",
+    "LINEAGE_COLUMNS",
+    "RESERVED_COLUMNS",
+    "SNAPSHOT_COLUMNS",
+    "AcceptList",
+    "AcceptPattern",
+    "AcceptRange",
+    "Dataset",
+    "DeclaredPrices",
+    "FieldProblem",
+    "Limits",
+    "Llm",
+    "OndineError",
+    "Output",
+    "OutputField",
+    "Partitions",
+    "Prompt",
+    "Source",
+    "format_errors",
+    "same_column",
+]

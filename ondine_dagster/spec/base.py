@@ -1,0 +1,122 @@
+"""What all parts of a declaration share: frozen models, friendly refusals, field markers."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from math import isfinite
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    Strict,
+    ValidationError,
+    model_validator,
+)
+
+from ondine_dagster.spec.keys import advice
+from ondine_dagster.spec.problems import Location, dotted, readable, shown
+
+Role = Literal["question", "request", "local"]
+
+
+class FieldRole:
+    """What a field is for, which decides what a change of it costs.
+
+    `question`: part of what is asked; a change asks again and pays. `request`: sent, but not part
+    of the question; stored answers stay valid. `local`: never sent; a change costs nothing.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.role: Role = role
+
+
+class Braces:
+    """What `{{ }}` in a text means when YAML is loaded.
+
+    `TEMPLATED`: `{{ env('NAME') }}` is resolved. `VERBATIM`: it is left as it is, because the
+    text is for the rows, for the model or for answers. Elsewhere it is refused.
+    """
+
+
+QUESTION, REQUEST, LOCAL = FieldRole("question"), FieldRole("request"), FieldRole("local")
+TEMPLATED, VERBATIM = Braces(), Braces()
+
+
+def _no_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError(f"is {shown(value)}; it must be text that is not empty")
+    return value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise ValueError(f"is {shown(value)}; it must be a number")
+    return value
+
+
+def _decimal(value: Any) -> Any:
+    """Read a price without passing through binary fractions: 0.15 is 0.15."""
+    try:
+        if isinstance(value, bool):
+            raise InvalidOperation
+        amount = value if isinstance(value, Decimal) else Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError(f"is {shown(value)}; it must be an amount in USD such as 0.15") from None
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"is {shown(value)}; it must be an amount in USD of 0 or more")
+    return amount
+
+
+Text = Annotated[str, Strict()]
+FilledText = Annotated[str, Strict(), AfterValidator(_no_blank)]
+Whole = Annotated[int, Strict()]
+Fraction = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+Number = Annotated[int | float, BeforeValidator(_number)]
+Usd = Annotated[Decimal, BeforeValidator(_decimal)]
+
+
+class Part(BaseModel):
+    """A part of a declaration: frozen, without unknown keys, with refusals that people can read.
+
+    Raises:
+        pydantic.ValidationError: one sentence per problem; `format_errors` lists them.
+    """
+
+    # The input is hidden from pydantic's own text: a key pasted in the wrong place must not
+    # reach a log. Our sentences show values where that is safe.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+    place: ClassVar[Location] = ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _speak_plainly(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            part = handler(data)
+            part.refuse_contradictions()
+        except ValidationError as error:
+            raise readable(error, cls.__name__, cls.place, cls._advise) from None
+        return part
+
+    def refuse_contradictions(self) -> None:
+        """Raise `refused_at` where settings that are right by themselves do not fit together.
+
+        A hook and not a validator of its own: pydantic would run it outside of `_speak_plainly`.
+        """
+
+    @classmethod
+    def _advise(cls, key: str) -> str:
+        return advice(dotted(cls.place), key, tuple(cls.model_fields), _all_settings())
+
+
+def _all_settings() -> list[str]:
+    return [
+        dotted((*part.place, name)) for part in Part.__subclasses__() for name in part.model_fields
+    ]

@@ -1,0 +1,85 @@
+"""`Dataset`: the whole declaration of one dataset, for YAML, Python and the command line."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from ondine_dagster.spec.base import LOCAL, TEMPLATED, FilledText, Part
+from ondine_dagster.spec.columns import RESERVED_COLUMNS
+from ondine_dagster.spec.limits import Limits
+from ondine_dagster.spec.llm import Llm
+from ondine_dagster.spec.output import Output
+from ondine_dagster.spec.problems import Location, shown
+from ondine_dagster.spec.prompt import Prompt
+from ondine_dagster.spec.source import Partitions, Source
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+# A dataset is a schema in `ondine-dagster sql`: these are DuckDB's own, and the ledger's.
+RESERVED_NAMES = frozenset(
+    {"information_schema", "ledger", "main", "memory", "pg_catalog", "system", "temp"}
+)
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+
+
+def _dataset_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"is {shown(name)}; it must start with a small letter, and hold only small letters, "
+            "digits and _, at most 63"
+        )
+    if name in RESERVED_NAMES:
+        raise ValueError(f"is {shown(name)}, which is reserved; choose another name")
+    return name
+
+
+def _owner(owner: str) -> str:
+    if not _EMAIL.fullmatch(owner) and not re.fullmatch("team:.+", owner):
+        raise ValueError(f"is {shown(owner)}; it must be an e-mail address, or team:name")
+    return owner
+
+
+class Dataset(Part):
+    """A table in, a labelled table out: one dataset, as its owner declares it.
+
+    Raises:
+        pydantic.ValidationError: one sentence per problem; `format_errors` lists them.
+    """
+
+    place: ClassVar[Location] = ()
+
+    name: Annotated[FilledText, AfterValidator(_dataset_name), LOCAL] = Field(
+        description="The name of the dataset: prefix and group of its assets, schema of its "
+        "tables, folder of its files.",
+        examples=["product_reviews"],
+    )
+    description: Annotated[FilledText | None, LOCAL, TEMPLATED] = Field(
+        default=None,
+        description="What the dataset is for; shown with its assets.",
+        examples=["Sentiment and stars of our product reviews."],
+    )
+    owners: Annotated[
+        tuple[Annotated[FilledText, AfterValidator(_owner)], ...], LOCAL, TEMPLATED
+    ] = Field(
+        default=(),
+        description="Who answers for the assets: e-mail addresses, or team:name.",
+        examples=[["team:reviews", "ana@example.com"]],
+    )
+    source: Source = Field(description="The table to label.")
+    partitions: Partitions = Field(
+        default=Partitions(), description="How the rows are cut into partitions."
+    )
+    prompt: Prompt = Field(description="What is asked about each row.")
+    llm: Llm = Field(description="Which model answers, where, and for how much.")
+    output: Output = Field(default=Output(), description="What an answer looks like.")
+    limits: Limits = Field(default=Limits(), description="How hard the server is pushed.")
+
+    def output_columns(self) -> tuple[str, ...]:
+        """Return the names of the columns that the answers become, in declared order."""
+        return self.output.columns()
+
+    def reserved_columns(self) -> frozenset[str]:
+        """Return the names that no source column may have: the product adds them itself."""
+        return RESERVED_COLUMNS

@@ -1,0 +1,164 @@
+"""What to answer to a key that a declaration does not have: the right name, or "not yet".
+
+Owns the table of settings that are planned but not built: they are refused by name, because a
+setting that is accepted and ignored costs its author a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+NOT_SUPPORTED_YET = frozenset(
+    {
+        "batching",
+        "mode",
+        "on_error",
+        "privacy",
+        "samples",
+        "schedule",
+        "tracing",
+        "when",
+        "limits.budget_usd",
+        "limits.budgets",
+        "limits.max_outage",
+        "limits.max_rejected",
+        "limits.requests_per_minute",
+        "limits.tokens_per_minute",
+        "llm.extra",
+        "llm.fallback",
+        "llm.keys",
+        "llm.models",
+        "llm.preset",
+        "output.fields.*.fields",
+        "output.fields.*.items",
+        "output.fields.*.properties",
+        "output.fields.*.synonyms",
+        "output.parser",
+        "output.reask",
+        "partitions.files",
+        "partitions.time",
+        "partitions.values",
+        "prompt.examples",
+        "prompt.images",
+        "prompt.partials",
+        "source.dataframe",
+        "source.glob",
+        "source.query",
+        "source.sheet",
+        "source.table",
+        "source.url",
+    }
+)
+
+# Left out for good: one question, one text answer.
+NOT_SUPPORTED = frozenset(
+    {
+        "llm.audio",
+        "llm.modalities",
+        "llm.plugins",
+        "llm.stream",
+        "llm.tool_choice",
+        "llm.tools",
+        "llm.web_search",
+        "output.audio",
+        "output.images",
+        "prompt.audio",
+        "prompt.web_search",
+        "web_search",
+    }
+)
+
+PROVIDERS_NOT_SUPPORTED_YET = frozenset(
+    {
+        "anthropic",
+        "azure",
+        "azure_openai",
+        "bedrock",
+        "google",
+        "gemini",
+        "groq",
+        "litellm",
+        "mistral",
+        "mlx",
+        "ollama",
+        "openai",
+        "openrouter",
+        "vertex",
+        "vllm",
+    }
+)
+
+FIELD_TYPES_NOT_SUPPORTED_YET = frozenset({"array", "list", "object", "date", "datetime"})
+
+# Other words for the same thing: those of Ondine, of other tools and of the wire.
+_OTHER_NAMES = {
+    "model": "llm.name",
+    "model_name": "llm.name",
+    "url": "llm.base_url",
+    "api_base": "llm.base_url",
+    "endpoint": "llm.base_url",
+    "system_prompt": "prompt.system",
+    "user": "prompt.template",
+    "text": "prompt.template",
+    "max_workers": "limits.concurrency",
+    "max_retries": "limits.max_attempts",
+    "retries": "limits.max_attempts",
+    "timeout": "limits.timeout_seconds",
+    "rows_per_partition": "partitions.rows",
+    "file": "source.path",
+    "id": "source.key",
+    "primary_key": "source.key",
+    "dtypes": "source.types",
+    "values": "enum",
+    "choices": "enum",
+    "min": "minimum",
+    "max": "maximum",
+    "rename": "column",
+    "output_column": "output.column",
+}
+_KEYS_OF_PROVIDERS = frozenset({"api_key", "apikey", "key", "token", "api_token", "secret"})
+
+
+def refusal(path: str) -> str | None:
+    """Return what to say about a setting that people know from elsewhere, if this is one.
+
+    `path` is written `limits.budget_usd`, or `output.fields.*.items` for any field.
+    """
+    if path in NOT_SUPPORTED_YET:
+        return "is not supported yet"
+    if path in NOT_SUPPORTED:
+        return "is not supported: rows are labelled from text, without tools, pictures or sound"
+    return None
+
+
+def advice(section: str, key: str, known: Collection[str], elsewhere: Collection[str]) -> str:
+    """Return what to do about the unknown `key` of `section`, as the end of a sentence.
+
+    `known` are the section's own keys, `elsewhere` the dotted paths of all settings.
+    """
+    if section == "llm" and key.lower() in _KEYS_OF_PROVIDERS:
+        return (
+            "keys never stand in a declaration: set the environment variable "
+            "OPENAI_COMPATIBLE_API_KEY"
+        )
+    right = _nearest(section, key, known, elsewhere)
+    if right:
+        return f"did you mean `{right}`?"
+    return f"known keys: {', '.join(sorted(known))}"
+
+
+def _nearest(
+    section: str, key: str, known: Collection[str], elsewhere: Collection[str]
+) -> str | None:
+    other = _OTHER_NAMES.get(key.lower(), "")
+    parent, _, name = other.rpartition(".")
+    if other and name in known and parent in ("", section):
+        return name
+    close = get_close_matches(key.lower(), known, n=1, cutoff=0.6)
+    if close:
+        return close[0]
+    if other in elsewhere:
+        return other
+    homes = [path for path in elsewhere if path.rpartition(".")[2] == key]
+    return homes[0] if len(homes) == 1 else None

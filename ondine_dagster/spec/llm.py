@@ -1,0 +1,176 @@
+"""Which model answers, where it is served, what it costs, and how it samples."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from ondine_dagster.spec.base import (
+    LOCAL,
+    QUESTION,
+    REQUEST,
+    TEMPLATED,
+    FilledText,
+    Fraction,
+    Part,
+    Usd,
+    Whole,
+)
+from ondine_dagster.spec.keys import PROVIDERS_NOT_SUPPORTED_YET
+from ondine_dagster.spec.problems import Location, shown
+
+Provider = Literal["openai_compatible"]
+_EXAMPLE_URL = "https://llm.example.com/v1"
+
+
+def _built_provider(value: Any) -> Any:
+    if value in PROVIDERS_NOT_SUPPORTED_YET:
+        raise ValueError(
+            f"is {shown(value)}, which is not supported yet; it must be 'openai_compatible' "
+            "(any server that speaks the OpenAI chat completions protocol, with its base_url)"
+        )
+    return value
+
+
+def _name(value: str) -> str:
+    if value != value.strip() or not value.isprintable():
+        raise ValueError(f"is {shown(value)}; it must have no spaces around it, and no line breaks")
+    return value
+
+
+def _server_url(value: str) -> str:
+    """Return the URL without trailing slashes; refuse what is unsafe or cannot be one."""
+    parts = _split(value)
+    # What follows may show the URL: it holds no password and no query by then.
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "holds a user name or password; remove it and set the environment variable "
+            "OPENAI_COMPATIBLE_API_KEY"
+        )
+    if "?" in value or "#" in value:
+        raise ValueError(f"has a query or fragment; it must end with the path: {_EXAMPLE_URL}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"is {shown(value)}; it must be a URL such as {_EXAMPLE_URL}")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ValueError(
+            f"is {shown(value)}; it must start with https:// (http:// only for this machine: "
+            "localhost, 127.0.0.1 or [::1])"
+        )
+    return value.rstrip("/")
+
+
+def _split(value: str) -> SplitResult:
+    try:
+        parts = urlsplit(value)
+        port_is_real = parts.port != 0
+    except ValueError:
+        port_is_real = False
+    if not port_is_real or not value.isprintable() or " " in value or "\\" in value:
+        raise ValueError(f"is not a URL; it must be one such as {_EXAMPLE_URL}")
+    return parts
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+Name = Annotated[FilledText, AfterValidator(_name)]
+
+
+class DeclaredPrices(Part):
+    """What the model costs. There is no free default: a model without a price is refused."""
+
+    place: ClassVar[Location] = ("llm", "prices")
+
+    input_per_million_usd: Annotated[Usd, LOCAL] = Field(
+        description="USD for a million prompt tokens.", examples=[0.15]
+    )
+    output_per_million_usd: Annotated[Usd, LOCAL] = Field(
+        description="USD for a million completion tokens.", examples=[0.60]
+    )
+    cached_input_per_million_usd: Annotated[Usd | None, LOCAL] = Field(
+        default=None,
+        description="USD for a million prompt tokens that the provider read from its own cache. "
+        "Without it they cost as much as others.",
+        examples=[0.075],
+    )
+    per_request_usd: Annotated[Usd, LOCAL] = Field(
+        default=0, validate_default=True, description="USD for each request.", examples=[0.0001]
+    )
+
+
+class Llm(Part):
+    """The model and the server."""
+
+    place: ClassVar[Location] = ("llm",)
+
+    provider: Annotated[Provider, BeforeValidator(_built_provider), QUESTION] = Field(
+        description="`openai_compatible`: any server that speaks the OpenAI chat completions "
+        "protocol.",
+        examples=["openai_compatible"],
+    )
+    name: Annotated[Name, QUESTION, TEMPLATED] = Field(
+        description="The model, as the server spells it. Part of the question unless `identity` "
+        "is set.",
+        examples=["my-model"],
+    )
+    base_url: Annotated[FilledText, AfterValidator(_server_url), LOCAL, TEMPLATED] = Field(
+        description="The server, up to and including its version path. https, or http on this "
+        "machine. Moving the server pays nothing again.",
+        examples=["http://127.0.0.1:8000/v1"],
+    )
+    identity: Annotated[Name | None, QUESTION, TEMPLATED] = Field(
+        default=None,
+        description="The name under which answers are remembered: answers of one identity count "
+        "for all servers and spellings of the model. Default: provider/name.",
+        examples=["llama-3.3-70b"],
+    )
+    prices: DeclaredPrices = Field(description="What the model costs.")
+    temperature: Annotated[Fraction | None, QUESTION] = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="How freely the model picks words. Not sent when absent. Equal rows share one "
+        "answer at every temperature.",
+        examples=[0],
+    )
+    top_p: Annotated[Fraction | None, QUESTION] = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="The share of probable words to pick from. Not sent when absent.",
+        examples=[0.9],
+    )
+    seed: Annotated[Whole | None, QUESTION] = Field(
+        default=None,
+        ge=-(2**63),
+        le=2**63 - 1,
+        description="Asks the server for repeatable answers, where it can give them. Not sent "
+        "when absent.",
+        examples=[7],
+    )
+    max_tokens: Annotated[Whole, REQUEST] = Field(
+        default=1024,
+        ge=1,
+        description="The most completion tokens of one answer: the ceiling of what a request can "
+        "cost. Answers that were cut off are asked again under a higher ceiling, others are not.",
+        examples=[256],
+    )
+    max_tokens_field: Annotated[Literal["max_tokens", "max_completion_tokens"], REQUEST] = Field(
+        default="max_tokens",
+        description="The field of the request in which this server expects the ceiling.",
+        examples=["max_completion_tokens"],
+    )
+
+    @property
+    def model_identity(self) -> str:
+        """The name under which the ledger remembers this model's answers."""
+        return self.identity or f"{self.provider}/{self.name}"

@@ -1,0 +1,98 @@
+"""Where the rows come from, and how they are cut into partitions."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from ondine_dagster.spec.base import LOCAL, TEMPLATED, FilledText, Part, Whole
+from ondine_dagster.spec.problems import Location, refused_at, shown
+
+ColumnType = Literal["text", "integer", "number", "boolean", "date", "timestamp"]
+_FORMATS = (".csv", ".parquet")
+
+
+def _readable_file(path: str) -> str:
+    if "://" in path:
+        raise ValueError(
+            f"is {shown(path)}; addresses are not supported yet: it must be the path of a file"
+        )
+    ending = PurePosixPath(path).suffix.lower()
+    if ending not in _FORMATS:
+        raise ValueError(
+            f"is {shown(path)}; files of this kind are not supported yet: "
+            f"it must end in {' or '.join(_FORMATS)}"
+        )
+    return path
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"is {shown(value)}; it must be a column, or a list of columns")
+    return value
+
+
+def _all_different(columns: tuple[str, ...]) -> tuple[str, ...]:
+    twice = next((column for column in columns if columns.count(column) > 1), None)
+    if twice:
+        raise ValueError(f"names the column {shown(twice)} twice; it must name each column once")
+    return columns
+
+
+KeyColumns = Annotated[
+    tuple[FilledText, ...],
+    BeforeValidator(_as_list),
+    AfterValidator(_all_different),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    LOCAL,
+]
+
+
+class Source(Part):
+    """The table to label."""
+
+    place: ClassVar[Location] = ("source",)
+
+    path: Annotated[FilledText, AfterValidator(_readable_file), LOCAL, TEMPLATED] = Field(
+        description="The file with the rows: CSV with a header line, or Parquet. A relative path "
+        "is looked up beside the YAML file first, then in the project root.",
+        examples=["data/product_reviews.csv"],
+    )
+    key: KeyColumns = Field(
+        default=(),
+        description="The column, or list of columns, that names a row for good. Without it a row "
+        "is known by all its values, and a corrected typo makes a new row.",
+        examples=["review_id", ["country", "order_id"]],
+    )
+    types: Annotated[dict[FilledText, ColumnType], LOCAL] = Field(
+        default={},
+        description="Column types of a CSV file. Columns that are not named are text. One of "
+        "text, integer, number, boolean, date, timestamp.",
+        examples=[{"stars": "integer", "bought_on": "date"}],
+    )
+
+    def refuse_contradictions(self) -> None:
+        """Refuse column types for a file that has its own."""
+        if self.types and not self.path.lower().endswith(".csv"):
+            raise refused_at(
+                ("types",),
+                "is for CSV files, and a Parquet file brings its own types; remove it",
+                self.types,
+            )
+
+
+class Partitions(Part):
+    """How the rows are cut into partitions: the unit of progress, of failure and of backfills."""
+
+    place: ClassVar[Location] = ("partitions",)
+
+    rows: Annotated[Whole, LOCAL] = Field(
+        default=5000,
+        ge=1,
+        description="Rows in one partition. Rows never move: new rows make new partitions.",
+        examples=[5000],
+    )

@@ -1,0 +1,54 @@
+"""What every test stands on: an empty environment, a data folder of its own, no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ondine_dagster_tests.network_guard import NetworkGuard
+
+pytest_plugins = ["ondine_dagster.simulator.pytest_plugin"]
+
+_FOREIGN_PREFIXES = ("ONDINE_", "DAGSTER_", "LANGFUSE_", "OTEL_")
+_FOREIGN_ENDINGS = ("_API_KEY", "_PROXY")
+
+
+def _is_foreign(variable: str) -> bool:
+    """Return whether `variable` could make a test depend on who runs it."""
+    name = variable.upper()
+    return name.startswith(_FOREIGN_PREFIXES) or name.endswith(_FOREIGN_ENDINGS)
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return this test's data folder; keys, proxies and settings of the person are gone.
+
+    Child processes inherit it. The folder does not exist yet, as on a new machine.
+    """
+    for variable in filter(_is_foreign, list(os.environ)):
+        monkeypatch.delenv(variable)
+    folder = tmp_path / "data"
+    monkeypatch.setenv("ONDINE_DATA_DIR", str(folder))
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "yes")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _installed_guard() -> NetworkGuard:
+    guard = NetworkGuard()
+    guard.install()
+    return guard
+
+
+@pytest.fixture(autouse=True)
+def network_guard(_installed_guard: NetworkGuard) -> Iterator[NetworkGuard]:
+    """Fail the test when it tries to leave the machine, even if the error is swallowed."""
+    _installed_guard.refused.clear()
+    _installed_guard.active = True
+    yield _installed_guard
+    _installed_guard.active = False
+    if _installed_guard.refused:
+        pytest.fail("\n".join(_installed_guard.refused), pytrace=False)

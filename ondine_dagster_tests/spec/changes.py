@@ -1,0 +1,86 @@
+"""One change per setting of a declaration, for tests that each setting does something (E-4).
+
+`CHANGES` names every path of `declared_fields(Dataset)` exactly once; test_fields.py sees to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ondine_dagster.spec import Dataset
+from ondine_dagster_tests.spec.declarations import attributes, changed
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Two values of one setting, both right, in a declaration that is otherwise the same.
+
+    `at` is where the setting stands, with a field's real name for `*`.
+    """
+
+    at: str
+    before: Any
+    after: Any
+    start: Mapping[str, Any] | None = None
+
+    def datasets(self) -> tuple[Dataset, Dataset]:
+        """Return the declaration before and after the change."""
+        start = dict(self.start) if self.start else attributes()
+        before = changed(self.at, self.before, start)
+        return Dataset.model_validate(before), Dataset.model_validate(
+            changed(self.at, self.after, start)
+        )
+
+
+_SCORE = "output.fields.score"
+_LABEL = "output.fields.label"
+_NOTE = "output.fields.note"
+_PLAIN_TEXT = attributes(output={})
+
+CHANGES: dict[str, Change] = {
+    "name": Change("name", "reviews", "opinions"),
+    "description": Change("description", "What people think.", "What they say."),
+    "owners": Change("owners", ["team:a"], ["team:b"]),
+    "source.path": Change("source.path", "reviews.csv", "opinions.csv"),
+    "source.key": Change("source.key", "id", ["id", "country"]),
+    "source.types": Change("source.types", {}, {"id": "integer"}),
+    "partitions.rows": Change("partitions.rows", 10, 20),
+    "prompt.system": Change("prompt.system", "Be brief.", "Be kind."),
+    "prompt.template": Change("prompt.template", "{{ review }}", "Review: {{ review }}"),
+    # There is one provider yet, so only its absence can be told from its presence.
+    "llm.provider": Change("llm.provider", "openai_compatible", "openai_compatible"),
+    "llm.name": Change("llm.name", "my-model", "your-model"),
+    "llm.base_url": Change("llm.base_url", "http://localhost:1/v1", "http://localhost:2/v1"),
+    "llm.identity": Change("llm.identity", "llama", "mistral"),
+    "llm.prices.input_per_million_usd": Change("llm.prices.input_per_million_usd", 1, 2),
+    "llm.prices.output_per_million_usd": Change("llm.prices.output_per_million_usd", 1, 2),
+    "llm.prices.cached_input_per_million_usd": Change(
+        "llm.prices.cached_input_per_million_usd", 0.01, 0.02
+    ),
+    "llm.prices.per_request_usd": Change("llm.prices.per_request_usd", 0, 0.001),
+    "llm.temperature": Change("llm.temperature", 0, 1.5),
+    "llm.top_p": Change("llm.top_p", 0.5, 0.9),
+    "llm.seed": Change("llm.seed", 1, 2),
+    "llm.max_tokens": Change("llm.max_tokens", 16, 32),
+    "llm.max_tokens_field": Change("llm.max_tokens_field", "max_tokens", "max_completion_tokens"),
+    "output.fields.*.type": Change(f"{_NOTE}.type", "string", "boolean"),
+    "output.fields.*.enum": Change(f"{_LABEL}.enum", ["good", "bad"], ["good", "bad", "mixed"]),
+    "output.fields.*.minimum": Change(f"{_SCORE}.minimum", 0, 1),
+    "output.fields.*.maximum": Change(f"{_SCORE}.maximum", 10, 5),
+    "output.fields.*.description": Change(f"{_SCORE}.description", "0 to 10", "Stars."),
+    "output.fields.*.required": Change(f"{_LABEL}.required", True, False),
+    "output.fields.*.column": Change(f"{_SCORE}.column", "score", "stars"),
+    "output.fields.*.accept": Change(f"{_LABEL}.accept", ["good"], ["bad"]),
+    "output.fields.*.accept.minimum": Change(f"{_SCORE}.accept", {"minimum": 1}, {"minimum": 2}),
+    "output.fields.*.accept.maximum": Change(f"{_SCORE}.accept", {"maximum": 1}, {"maximum": 2}),
+    "output.fields.*.accept.pattern": Change(f"{_NOTE}.accept", {"pattern": "a"}, {"pattern": "b"}),
+    "output.column": Change("output.column", "summary", "answer", _PLAIN_TEXT),
+    "limits.concurrency": Change("limits.concurrency", 1, 2),
+    "limits.max_attempts": Change("limits.max_attempts", 1, 2),
+    "limits.max_unknown": Change("limits.max_unknown", 0, 1),
+    "limits.on_unknown": Change("limits.on_unknown", "reask", "hold"),
+    "limits.drain_seconds": Change("limits.drain_seconds", 1, 2),
+    "limits.timeout_seconds": Change("limits.timeout_seconds", 1, 2),
+}

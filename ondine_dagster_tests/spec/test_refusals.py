@@ -1,0 +1,303 @@
+"""What a declaration may not say, and what its author is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from ondine_dagster.spec import (
+    AcceptList,
+    AcceptPattern,
+    AcceptRange,
+    Dataset,
+    DeclaredPrices,
+    Limits,
+    Llm,
+    Output,
+    OutputField,
+    Partitions,
+    Prompt,
+    Source,
+    format_errors,
+)
+from ondine_dagster.spec.columns import RESERVED_COLUMNS
+from ondine_dagster.spec.dataset import RESERVED_NAMES
+from ondine_dagster.spec.keys import (
+    FIELD_TYPES_NOT_SUPPORTED_YET,
+    NOT_SUPPORTED,
+    NOT_SUPPORTED_YET,
+    PROVIDERS_NOT_SUPPORTED_YET,
+)
+from ondine_dagster_tests.spec.declarations import (
+    attributes,
+    changed,
+    only_problem,
+    problems,
+    without,
+)
+
+
+def _in_a_field(path: str) -> str:
+    return path.replace("*", "score")
+
+
+@pytest.mark.behaviour("E-4")
+@pytest.mark.parametrize("path", sorted(NOT_SUPPORTED_YET))
+def test_a_planned_setting_is_refused_by_name(path: str) -> None:
+    place = _in_a_field(path)
+    problem = only_problem(changed(place, 1))
+    assert problem.message == f"`{place}` is not supported yet"
+    assert problem.path == place
+
+
+@pytest.mark.behaviour("P-13")
+@pytest.mark.parametrize("path", sorted(NOT_SUPPORTED))
+def test_tools_pictures_and_sound_are_refused_by_name(path: str) -> None:
+    problem = only_problem(changed(path, True))
+    assert problem.message.startswith(f"`{path}` is not supported: rows are labelled from text")
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS_NOT_SUPPORTED_YET))
+def test_a_planned_provider_is_refused_by_name(provider: str) -> None:
+    problem = only_problem(changed("llm.provider", provider))
+    assert f"`llm.provider` is '{provider}', which is not supported yet" in problem.message
+    assert "'openai_compatible'" in problem.message
+
+
+@pytest.mark.parametrize("kind", sorted(FIELD_TYPES_NOT_SUPPORTED_YET))
+def test_a_planned_field_type_is_refused_by_name(kind: str) -> None:
+    problem = only_problem(changed("output.fields.score.type", kind))
+    assert f"is '{kind}', which is not supported yet" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("llm.temprature", "unknown key `temprature` in llm; did you mean `temperature`?"),
+        ("promt", "unknown key `promt` in the declaration; did you mean `prompt`?"),
+        ("llm.model", "unknown key `model` in llm; did you mean `name`?"),
+        ("llm.Temperature", "unknown key `Temperature` in llm; did you mean `temperature`?"),
+        ("temperature", "did you mean `llm.temperature`?"),
+        ("model", "unknown key `model` in the declaration; did you mean `llm.name`?"),
+        ("limits.max_retries", "unknown key `max_retries` in limits; did you mean `max_attempts`?"),
+        ("output.fields.score.min", "in output.fields.score; did you mean `minimum`?"),
+        ("llm.prices.input_per_million", "in llm.prices; did you mean `input_per_million_usd`?"),
+        ("partitions.qqq", "unknown key `qqq` in partitions; known keys: rows"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_is_answered_with_the_nearest_right_one(path: str, message: str) -> None:
+    problem = only_problem(changed(path, 1))
+    assert problem.message.startswith(f"unknown key `{path.rpartition('.')[2]}` in ")
+    assert problem.message.endswith(message)
+    assert problem.path == path
+
+
+def test_a_rule_of_accept_is_answered_with_the_keys_of_both_kinds() -> None:
+    place = "output.fields.note.accept"
+    assert only_problem(changed(place, {"patern": "x"})).message.endswith("mean `pattern`?")
+    both = only_problem(changed(place, {"pattern": "x", "minimum": 1}))
+    assert "bounds or a pattern, not both" in both.message
+
+
+def test_a_key_in_the_declaration_is_refused_and_its_value_shown_nowhere() -> None:
+    values = changed("llm.api_key", "sk-canary")
+    with pytest.raises(ValidationError) as caught:
+        Dataset.model_validate(values)
+    problem = only_problem(values)
+    assert "OPENAI_COMPATIBLE_API_KEY" in problem.message
+    assert "sk-canary" not in f"{problem} {caught.value}"
+
+
+_WRONG: list[tuple[str, Any, str]] = [
+    ("name", "Reviews", "is 'Reviews'; it must start with a small letter"),
+    ("name", "a" * 64, "at most 63"),
+    ("name", "a-b", "small letters, digits and _"),
+    ("name", "reviews\n", "small letters, digits and _"),
+    ("name", 3, "is 3; it must be text"),
+    ("description", " ", "is ' '; it must be text that is not empty"),
+    ("owners", "team:a", "is 'team:a'; it must be a list"),
+    ("owners", ["ana"], "is 'ana'; it must be an e-mail address, or team:name"),
+    ("source", None, "is empty; write its settings below it"),
+    ("source", "reviews.csv", "is 'reviews.csv'; it must be a mapping"),
+    ("source.path", "reviews.xlsx", "it must end in .csv or .parquet"),
+    ("source.path", "reviews", "it must end in .csv or .parquet"),
+    ("source.path", "s3://bucket/x.csv", "addresses are not supported yet"),
+    ("source.key", 3, "is 3; it must be a column, or a list of columns"),
+    ("source.key", ["id", "id"], "names the column 'id' twice"),
+    ("source.key", [""], "is ''; it must be text that is not empty"),
+    ("source.types", {"id": "int"}, "is 'int'; it must be one of 'text', 'integer'"),
+    ("partitions.rows", 0, "is 0; it must be at least 1"),
+    ("partitions.rows", True, "is True; it must be a whole number"),
+    ("partitions.rows", 1.5, "is 1.5; it must be a whole number"),
+    ("partitions.rows", "5", "is '5'; it must be a whole number"),
+    ("prompt.template", "", "is ''; it must be text that is not empty"),
+    ("prompt.template", "a\n{% if b %}", "in line 2 of the template"),
+    ("prompt.template", "{{ a | shout }}", "No filter named 'shout'"),
+    ("prompt.template", "a\n{% include 'b' %}", "loads another template in line 2"),
+    ("prompt.system", "{{ a", "is no valid Jinja template"),
+    ("llm.provider", "opnai", "is 'opnai'; it must be 'openai_compatible'"),
+    ("llm.name", " m", "no spaces around it"),
+    ("llm.identity", "a\nb", "no line breaks"),
+    ("llm.prices", None, "is empty"),
+    ("llm.prices.input_per_million_usd", -1, "is -1; it must be an amount in USD of 0 or more"),
+    ("llm.prices.input_per_million_usd", "cheap", "is 'cheap'; it must be an amount in USD"),
+    ("llm.prices.input_per_million_usd", True, "is True; it must be an amount in USD"),
+    ("llm.prices.output_per_million_usd", float("nan"), "it must be an amount in USD"),
+    ("llm.temperature", 2.1, "is 2.1; it must be at most 2"),
+    ("llm.temperature", -0.1, "is -0.1; it must be at least 0"),
+    ("llm.temperature", True, "is True; it must be a number"),
+    ("llm.temperature", "0", "is '0'; it must be a number"),
+    ("llm.top_p", 0, "is 0; it must be more than 0"),
+    ("llm.top_p", 1.1, "is 1.1; it must be at most 1"),
+    ("llm.seed", 1.0, "is 1.0; it must be a whole number"),
+    ("llm.seed", 2**63, "it must be at most"),
+    ("llm.max_tokens", 0, "is 0; it must be at least 1"),
+    ("llm.max_tokens", None, "is empty; it must be a whole number"),
+    ("llm.max_tokens_field", "tokens", "it must be one of 'max_tokens'"),
+    ("output.fields.score.type", "int", "it must be one of 'string', 'integer'"),
+    ("output.fields.score.required", "no", "is 'no'; it must be true or false"),
+    ("output.fields.score.minimum", 11, "is 11, above the maximum 10"),
+    ("output.fields.score.minimum", 0.5, "is 0.5; it must be a whole number"),
+    ("output.fields.score.minimum", float("inf"), "is inf; it must be a number"),
+    ("output.fields.note.maximum", 3, "the field is a string; bounds are for numbers"),
+    ("output.fields.label.enum", [], "is empty; it must list at least one value"),
+    ("output.fields.label.enum", ["a", "a"], "lists 'a' twice"),
+    ("output.fields.label.enum", ["a", 1], "lists 1; its values must be of type string"),
+    ("output.fields.label.enum", ["a", True], 'put them in quotes, "yes"'),
+    ("output.fields.score.enum", ["1"], "lists '1'; its values must be of type integer"),
+    ("output.fields.score.enum", [1, 11], "lists 11, which lies outside minimum and maximum"),
+    ("output.fields.note", {"type": "boolean", "enum": [True]}, "is true or false anyway"),
+    ("output.fields.label.accept", ["mixed"], "lists 'mixed', which is not in enum"),
+    ("output.fields.label.accept", [], "is empty"),
+    ("output.fields.label.accept", {"minimum": 1}, "bounds are for numbers"),
+    ("output.fields.score.accept", {"pattern": "x"}, "patterns are for strings"),
+    ("output.fields.score.accept", {"minimum": 3, "maximum": 1}, "above the maximum 1"),
+    ("output.fields.score.accept", {}, "it must have a minimum, a maximum, or both"),
+    ("output.fields.score.accept", ["3"], "lists '3'; its values must be of type integer"),
+    ("output.fields.score.accept", 3, "it must be a list of values, {minimum, maximum}"),
+    ("output.fields.note.accept", {"pattern": "("}, "it must be a regular expression"),
+    ("output.fields.score.column", "_outcome", "a column that ondine_dagster adds"),
+    ("output.fields.score.column", "", "is ''; it must be text that is not empty"),
+    ("output.fields", {"_ROW_KEY": {"type": "string"}}, "a column that ondine_dagster adds"),
+    ("output.fields", {True: {"type": "string"}}, "has a name that is not text"),
+    ("output.column", "response", "the column of a plain text answer, but there are fields"),
+    ("limits", None, "is empty; write its settings below it"),
+    ("limits.concurrency", 0, "is 0; it must be at least 1"),
+    ("limits.concurrency", 1001, "is 1001; it must be at most 1000"),
+    ("limits.max_attempts", 0, "is 0; it must be at least 1"),
+    ("limits.max_unknown", -1, "is -1; it must be at least 0"),
+    ("limits.on_unknown", "ask", "it must be one of 'reask' or 'hold'"),
+    ("limits.drain_seconds", -1, "is -1; it must be at least 0"),
+    ("limits.timeout_seconds", 0, "is 0; it must be more than 0"),
+    ("limits.timeout_seconds", float("inf"), "is inf; it must be a finite number"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), _WRONG)
+def test_a_wrong_value_is_refused_with_what_would_be_right(
+    path: str, value: Any, message: str
+) -> None:
+    problem = only_problem(changed(path, value))
+    assert message in problem.message
+    assert problem.message.startswith(f"`{path}")
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
+def test_the_names_of_other_schemas_are_reserved(name: str) -> None:
+    assert "is reserved" in only_problem(changed("name", name)).message
+
+
+@pytest.mark.behaviour("E-11")
+@pytest.mark.parametrize("column", sorted(RESERVED_COLUMNS))
+def test_no_output_column_has_the_name_of_an_added_one(column: str) -> None:
+    message = only_problem(changed("output.fields.score.column", column.upper())).message
+    assert "a column that ondine_dagster adds" in message
+
+
+@pytest.mark.behaviour("E-11")
+@pytest.mark.parametrize("column", ["label", "LABEL"])
+def test_two_fields_cannot_become_one_column(column: str) -> None:
+    problem = only_problem(changed("output.fields.score.column", column))
+    assert problem.path == "output.fields.score"
+    assert f"becomes the column '{column}', and so does the field 'label'" in problem.message
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "name",
+        "source",
+        "source.path",
+        "prompt",
+        "prompt.template",
+        "llm",
+        "llm.provider",
+        "llm.name",
+        "llm.base_url",
+        "llm.prices",
+        "llm.prices.input_per_million_usd",
+        "llm.prices.output_per_million_usd",
+        "output.fields.score.type",
+    ],
+)
+def test_a_missing_setting_is_named(path: str) -> None:
+    assert only_problem(without(path)).message == f"`{path}` is missing; it is required"
+
+
+def test_all_problems_are_told_at_once() -> None:
+    values = changed("llm.temprature", 1, changed("limits.budget_usd", 5, without("name")))
+    assert {problem.path for problem in problems(values)} == {
+        "name",
+        "llm.temprature",
+        "limits.budget_usd",
+    }
+
+
+def test_a_long_value_is_cut_in_the_message() -> None:
+    message = only_problem(changed("name", "x" * 10_000)).message
+    assert len(message) < 250
+
+
+def test_types_of_a_parquet_source_are_refused() -> None:
+    values = attributes(source={"path": "x.parquet", "types": {"a": "integer"}})
+    assert "a Parquet file brings its own types" in only_problem(values).message
+
+
+@pytest.mark.parametrize(
+    ("part", "arguments", "sentence"),
+    [
+        (Llm, {"temprature": 1}, "unknown key `temprature` in llm; did you mean"),
+        (Limits, {"budget_usd": 1}, "`limits.budget_usd` is not supported yet"),
+        (Source, {"path": "x.xlsx"}, "`source.path` is 'x.xlsx'"),
+        (Partitions, {"rows": 0}, "`partitions.rows` is 0"),
+        (Prompt, {"template": "{{"}, "`prompt.template` is no valid Jinja template"),
+        (DeclaredPrices, {}, "`llm.prices.input_per_million_usd` is missing"),
+        (Output, {"columns": "x"}, "unknown key `columns` in output; did you mean `column`?"),
+        (OutputField, {"type": "array"}, "`output.fields.*.type` is 'array'"),
+        (AcceptRange, {}, "`output.fields.*.accept` has no bounds"),
+        (AcceptPattern, {"pattern": "("}, "`output.fields.*.accept.pattern` is '('"),
+    ],
+)
+def test_python_is_refused_in_the_same_words(
+    part: type[BaseModel], arguments: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        part(**arguments)
+    assert sentence in str(caught.value)
+    assert "errors.pydantic.dev" not in str(caught.value)
+
+
+def test_the_text_of_a_refused_dataset_is_that_of_its_problems() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Dataset.model_validate(changed("llm.temprature", 1))
+    (problem,) = format_errors(caught.value)
+    assert problem.message in str(caught.value)
+    assert problem.value == 1
+    assert problem.location == ("llm", "temprature")
+
+
+def test_a_list_of_accepted_values_is_checked_in_python_too() -> None:
+    with pytest.raises(ValidationError, match="which is not in enum"):
+        OutputField(type="string", enum=("a",), accept=AcceptList(("b",)))
