@@ -1,0 +1,100 @@
+"""Renders a row into messages: Jinja in an immutable sandbox, pure.
+
+A cell's text is a value and never a template. NULL renders as nothing, an unknown name is an
+error of the row, and so is a prompt whose every referenced cell is blank: there is nothing to ask.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ondine_dagster.llm.errors import ErrorCode
+from ondine_dagster.spec import Prompt
+
+# The row as a mapping, for columns whose name is no identifier: {{ row["Review Text"] }}.
+ROW = "row"
+# What a template can raise on odd data; anything else is our own bug and must be seen.
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+@dataclass(frozen=True, slots=True)
+class RenderError:
+    """Why a row has no prompt."""
+
+    code: ErrorCode
+    message: str
+
+
+class PromptRenderer:
+    """Renders the declared prompt for row after row.
+
+    `columns` are the columns that it names directly; `needs_whole_row` tells that it also looks
+    columns up in `row`.
+    """
+
+    def __init__(self, prompt: Prompt) -> None:
+        environment = _environment()
+        names = _names(prompt)
+        self.columns = names - {ROW}
+        self.needs_whole_row = ROW in names
+        self._template = environment.from_string(prompt.template)
+        self._system = environment.from_string(prompt.system) if prompt.system else None
+
+    def render(self, row: Mapping[str, Any]) -> str | RenderError:
+        """Return the messages as canonical JSON, or why there are none."""
+        if self.columns and all(_blank(row.get(name)) for name in self.columns):
+            names = ", ".join(sorted(self.columns))
+            return RenderError(
+                ErrorCode.PROMPT_BLANK, f"every column of the prompt is blank: {names}"
+            )
+        values = {ROW: row, **row}
+        try:
+            user = self._template.render(values)
+            system = self._system.render(values) if self._system else None
+        except _TEMPLATE_ERRORS as error:
+            return RenderError(ErrorCode.RENDER_FAILED, f"{type(error).__name__}: {error}")
+        return messages_json(system, user)
+
+
+def messages_json(system: str | None, user: str) -> str:
+    """Return canonical JSON (sorted keys, no spaces) of the messages; spliced into requests."""
+    first = f'{{"content":{_encode(system)},"role":"system"}},' if system is not None else ""
+    return f'[{first}{{"content":{_encode(user)},"role":"user"}}]'
+
+
+def _names(prompt: Prompt) -> frozenset[str]:
+    """Return the names that the prompt takes from its row."""
+    environment = _environment()
+    names: set[str] = set()
+    for template in filter(None, (prompt.system, prompt.template)):
+        names |= meta.find_undeclared_variables(environment.parse(template))
+    return frozenset(names - environment.globals.keys())
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, finalize=_null_is_nothing, keep_trailing_newline=True
+    )
+
+
+def _null_is_nothing(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

@@ -1,0 +1,124 @@
+"""What a provider is to the engine: pure functions from a question to bytes and back.
+
+Owns the shared shapes: `Completion`, `Usage`, the `Provider` protocol. A provider is one file that
+implements the protocol; no HTTP library's type appears here or above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from pydantic import SecretStr
+
+from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Failure
+from ondine_dagster.llm.prices import Prices
+
+
+class Verdict(StrEnum):
+    """What a received body is, as the ledger keeps it."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    INVALID = "invalid"
+    FAILED = "failed"  # a final failure that cost nothing, remembered like an answer
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request as the provider counted them; None is unknown, not zero.
+
+    `cached_tokens` is a subset of `prompt_tokens`; `reasoning_tokens` of `completion_tokens`.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Return whether a cost can be computed from it."""
+        return self.prompt_tokens is not None and self.completion_tokens is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A body that was received, and paid: usable or not.
+
+    `text` is the answer where there is one, else what came instead (partial text, refusal, raw
+    body). `code` is None for a usable answer. `flags` names oddities that did not stop us.
+    """
+
+    verdict: Verdict
+    text: str
+    code: ErrorCode | None = None
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    model_served: str | None = None
+    remote_id: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+_CLASS_OF_VERDICT = {
+    Verdict.TRUNCATED: ErrorClass.ROW,
+    Verdict.REFUSED: ErrorClass.ROW,
+    Verdict.FAILED: ErrorClass.ROW,
+    Verdict.INVALID: ErrorClass.ROW_RETRYABLE,
+}
+
+
+def error_class_of(verdict: Verdict) -> ErrorClass | None:
+    """Return the class of a row whose answer has this verdict; None for a usable answer."""
+    return _CLASS_OF_VERDICT.get(verdict)
+
+
+class Provider(Protocol):
+    """One model behind one endpoint: everything the engine needs to know of it."""
+
+    @property
+    def name(self) -> str:
+        """Return the provider's name as declared."""
+
+    @property
+    def model(self) -> str:
+        """Return the model as it is requested on the wire."""
+
+    @property
+    def identity(self) -> str:
+        """Return the identity of the model: part of every answer key."""
+
+    @property
+    def base_url(self) -> str:
+        """Return the address without a trailing slash."""
+
+    @property
+    def url(self) -> str:
+        """Return where completions are posted."""
+
+    @property
+    def prices(self) -> Prices:
+        """Return the prices in force."""
+
+    @property
+    def price_version(self) -> str:
+        """Return a short name of the price source and its content."""
+
+    @property
+    def ceiling(self) -> int:
+        """Return the most completion tokens that one request may bill."""
+
+    def headers(self, key: SecretStr | None) -> dict[str, str]:
+        """Return the request headers."""
+
+    def body(self, messages_json: str) -> bytes:
+        """Return the request body for canonical JSON messages."""
+
+    def prompt_tokens_bound(self, messages_json: str) -> int:
+        """Return an upper bound of the prompt tokens of a request."""
+
+    def parse(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion | Failure:
+        """Return what a complete reply is."""
