@@ -1,0 +1,82 @@
+"""Who is who: digests of what decides an answer, the answer key, and ids.
+
+Frozen: a change here would pay every answer again. The golden vectors in the tests guard it; a new
+way of keying needs a new `KEY_VERSION` that looks up the old keys too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from hashlib import sha256
+from typing import Any
+
+KEY_VERSION = 1
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys and no spaces; whole floats are written as integers.
+
+    Raises ValueError for NaN and Infinity.
+    """
+    return json.dumps(
+        _whole_floats(value),
+        ensure_ascii=False,
+        sort_keys=True,
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+
+
+def _whole_floats(value: Any) -> Any:
+    """Return `value` with 0.0 as 0: the same setting must have the same digest."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole_floats(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_whole_floats(item) for item in value]
+    return value
+
+
+def digest(value: Any) -> bytes:
+    """Return sha256 over the canonical JSON of `value` (32 bytes)."""
+    return sha256(canonical_json(value).encode()).digest()
+
+
+def text_digest(canonical: str) -> bytes:
+    """Return the digest of text that is canonical JSON already."""
+    return sha256(canonical.encode()).digest()
+
+
+def answer_key(
+    messages: bytes, model: bytes, sampling: bytes, wire_schema: bytes, sample: int = 0
+) -> bytes:
+    """Return the identity of a question (32 bytes) from the four digests of what decides it.
+
+    Sha256 over the canonical JSON of the digests in hex. Not in it: address, key, partition,
+    position, run, ceilings, timeouts and everything local.
+    """
+    return sha256(
+        f'{{"key_version":{KEY_VERSION},"messages":"{messages.hex()}","model":"{model.hex()}",'
+        f'"sample":{sample},"sampling":"{sampling.hex()}","schema":"{wire_schema.hex()}"}}'.encode()
+    ).digest()
+
+
+class _Ids:
+    """Makes 16-byte ids that sort by time; unique across processes by 80 random bits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> bytes:
+        candidate = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+        with self._lock:
+            self._last = max(candidate, self._last + 1)
+            return self._last.to_bytes(16, "big")
+
+
+new_id = _Ids().next

@@ -1,0 +1,124 @@
+"""The values that go into and come out of the ledger's transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ondine_dagster.llm.errors import ErrorCode
+from ondine_dagster.llm.provider import Usage, Verdict
+
+AttemptState = Literal["open", "settled", "released", "unknown"]
+AttemptKind = Literal["first", "retry", "reask", "split", "verify"]
+CostSource = Literal["provider", "computed", "estimated", "allocated", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question that a request carries, and the row it is asked for."""
+
+    answer_key: bytes
+    row_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What all requests of one dataset in one run have in common.
+
+    `run_scope` is the backfill's id, else Dagster's root run id. `ceiling` is the most completion
+    tokens asked for. `max_unknown` is how often a question of unknown outcome is asked again.
+    """
+
+    dataset: str
+    run_scope: str
+    provider: str
+    identity: str
+    base_url: str
+    model: str
+    ceiling: int
+    price_version: str
+    max_unknown: int = 2
+    hold_unknown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A request that wants to be sent: money (picodollars) and tokens at the worst case."""
+
+    attempt: bytes
+    context: RequestContext
+    asks: tuple[Ask, ...]
+    reserved: int
+    reserved_tokens: int
+    request_bytes: int
+    partition: str | None = None
+    kind: AttemptKind = "first"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer that the ledger holds. `text` is None where its payload was purged."""
+
+    answer_key: bytes
+    take: int
+    attempt: bytes
+    verdict: Verdict
+    code: ErrorCode | None
+    finish_reason: str | None
+    flags: tuple[str, ...]
+    ceiling: int
+    model_served: str | None
+    usage: Usage
+    text: str | None
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a reservation may do, question by question.
+
+    `go`: reserved, send now. `hits`: answered already. `taken`: somebody is asking right now.
+    `held`: how many requests of unknown outcome stand against asking again.
+    """
+
+    go: list[bytes] = field(default_factory=list)
+    hits: dict[bytes, Answer] = field(default_factory=dict)
+    taken: list[bytes] = field(default_factory=list)
+    held: dict[bytes, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewAnswer:
+    """An answer to be stored; `cost_share` in picodollars."""
+
+    answer_key: bytes
+    verdict: Verdict
+    text: str
+    cost_share: int
+    code: ErrorCode | None = None
+    finish_reason: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a request ended: settled at `cost`, released for nothing, or unknown."""
+
+    attempt: bytes
+    state: Literal["settled", "released", "unknown"]
+    cost: int | None = None
+    cost_source: CostSource | None = None
+    usage: Usage = Usage()
+    model_served: str | None = None
+    remote_id: str | None = None
+    error_class: str | None = None
+    code: str | None = None
+    answers: tuple[NewAnswer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStates:
+    """What is known about keys that somebody else was asking."""
+
+    answers: Mapping[bytes, Answer]
+    open: frozenset[bytes]

@@ -1,0 +1,83 @@
+"""T4: requests of unknown outcome, and how a person resolves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ondine_dagster.ledger import schema
+from ondine_dagster.ledger.database import Database
+from ondine_dagster.ledger.records import Settlement
+from ondine_dagster.ledger.settle import settle
+from ondine_dagster.llm.prices import usd
+from ondine_dagster.spec.errors import OndineError
+
+_t, _s = schema.attempts.c, schema.asks.c
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownAttempt:
+    """A request that may have been billed. `reserved_usd` is the most it can have cost."""
+
+    id: str
+    dataset: str
+    partition: str | None
+    row_keys: tuple[str, ...]
+    opened_ms: int
+    reserved_usd: Decimal
+    code: str | None
+
+
+def unknown_attempts(connection: Connection, dataset: str | None = None) -> list[UnknownAttempt]:
+    """List the requests of unknown outcome, oldest first."""
+    where = [_t.state == "unknown", *([_t.dataset == dataset] if dataset else [])]
+    statement = sa.select(schema.attempts).where(*where).order_by(_t.id)
+    found = connection.execute(statement).all()
+    row_keys = sa.select(_s.row_key).where(_s.attempt == sa.bindparam("id")).order_by(_s.pos)
+    return [
+        UnknownAttempt(
+            id=row.id.hex(),
+            dataset=row.dataset,
+            partition=row.partition,
+            row_keys=tuple(connection.execute(row_keys, {"id": row.id}).scalars()),
+            opened_ms=row.t_open,
+            reserved_usd=usd(row.reserved),
+            code=row.code,
+        )
+        for row in found
+    ]
+
+
+def resolve(
+    database: Database, ids: Sequence[str], outcome: Literal["free", "charged"]
+) -> list[UnknownAttempt]:
+    """Settle requests of unknown outcome as a person says; returns those resolved.
+
+    `free`: nothing was billed. `charged`: billed at the reserved worst case. Either way the
+    question may be asked again. Raises OndineError for an id that is not of unknown outcome.
+    """
+    with database.write() as connection:
+        unknown = {item.id: item for item in unknown_attempts(connection)}
+        strange = [one for one in ids if one not in unknown]
+        if strange:
+            raise OndineError(
+                f"No request of unknown outcome has the id {', '.join(strange)}. "
+                "`ondine-dagster ledger unknown` lists them."
+            )
+        settle(connection, [_settlement(connection, one, outcome) for one in ids])
+    return [unknown[one] for one in ids]
+
+
+def _settlement(
+    connection: Connection, hex_id: str, outcome: Literal["free", "charged"]
+) -> Settlement:
+    attempt = bytes.fromhex(hex_id)
+    if outcome == "free":
+        return Settlement(attempt, "released", cost=0)
+    reserved = connection.execute(sa.select(_t.reserved).where(_t.id == attempt)).scalar_one()
+    return Settlement(attempt, "settled", cost=reserved, cost_source="estimated")
