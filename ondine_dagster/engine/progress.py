@@ -1,0 +1,41 @@
+"""Numbers of a run while it goes on. Written by the engine's loop, read by anybody."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ondine_dagster.engine.rows import Outcome, RowOutcome
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts since the run began; money in picodollars."""
+
+    fed: int = 0
+    reused: int = 0
+    requests: int = 0
+    in_flight: int = 0
+    retries: int = 0
+    cost: int = 0
+    unknown_cost: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        """Return how many rows have an outcome."""
+        return self.outcomes.total()
+
+    def count(self, outcome: RowOutcome) -> None:
+        """Count the end of a row."""
+        self.outcomes[outcome.outcome] += 1
+        if outcome.cost_source == "reused":
+            self.reused += 1
+        else:
+            self.prompt_tokens += outcome.usage.prompt_tokens or 0
+            self.completion_tokens += outcome.usage.completion_tokens or 0
+        self.retries += max(0, outcome.attempts - 1)
+        self.cost += outcome.cost
+        self.unknown_cost += outcome.unknown_cost

@@ -1,0 +1,115 @@
+"""What goes into the engine and what comes out, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ondine_dagster.ledger.records import Answer, CostSource
+from ondine_dagster.llm.errors import EXPLANATIONS, ErrorClass, ErrorCode, Failure
+from ondine_dagster.llm.provider import Usage, Verdict, error_class_of
+
+
+class Outcome(StrEnum):
+    """How a row ends in `responses`; every row has exactly one."""
+
+    ANSWERED = "answered"
+    ERROR = "error"
+    NOT_ATTEMPTED = "not_attempted"  # the run stopped before it; the next run asks
+    HELD = "held"  # too many requests of unknown outcome; a person resolves it
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A row that wants an answer. `messages` is canonical JSON."""
+
+    row_key: str
+    answer_key: bytes
+    messages: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutcome:
+    """The end of one row. Money in picodollars, latency in milliseconds of the last request.
+
+    `cost` is what this run paid for the row (0 where the answer was there already), `unknown_cost`
+    what requests of unknown outcome may have cost at most.
+    """
+
+    outcome: Outcome
+    text: str | None = None
+    finish_reason: str | None = None
+    model_served: str | None = None
+    usage: Usage = Usage()
+    cost: int = 0
+    unknown_cost: int = 0
+    cost_source: CostSource | str | None = None
+    attempts: int = 0
+    latency_ms: int | None = None
+    error_class: ErrorClass | None = None
+    code: ErrorCode | None = None
+    message: str | None = None
+    flags: tuple[str, ...] = ()
+
+    def reused(self) -> RowOutcome:
+        """Return the same end for another row with the same question: it cost that row nothing."""
+        source = "reused" if self.cost_source else None
+        return replace(
+            self, cost=0, unknown_cost=0, attempts=0, latency_ms=None, cost_source=source
+        )
+
+
+def failed(outcome: Outcome, failure: Failure) -> RowOutcome:
+    """Return the end of a row that brought no answer."""
+    return RowOutcome(
+        outcome=outcome,
+        error_class=failure.error_class,
+        code=failure.code,
+        message=failure.message,
+    )
+
+
+def stored(answer: Answer) -> RowOutcome:
+    """Return the end of a row whose question the ledger has answered before."""
+    good = answer.verdict is Verdict.OK
+    return RowOutcome(
+        outcome=Outcome.ANSWERED if good else Outcome.ERROR,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        model_served=answer.model_served,
+        usage=answer.usage,
+        cost_source="reused",
+        error_class=error_class_of(answer.verdict),
+        code=answer.code,
+        message=explain(answer.code, answer.finish_reason),
+        flags=answer.flags,
+    )
+
+
+def explain(code: ErrorCode | None, finish_reason: str | None) -> str | None:
+    """Return the sentence for a received answer of no use; None for a good one."""
+    if code is None:
+        return None
+    reason = f" (finish_reason {finish_reason})" if finish_reason else ""
+    return EXPLANATIONS[code] + reason
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionFeed:
+    """One partition to ask: its rows in order, in batches that are made when they are needed.
+
+    A row that cannot be asked is there already with its outcome.
+    """
+
+    key: str
+    batches: Iterable[Sequence[Question | RowOutcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next rows of a partition, in order; `last` closes the partition."""
+
+    partition: str
+    outcomes: list[RowOutcome]
+    last: bool

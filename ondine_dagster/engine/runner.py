@@ -1,0 +1,263 @@
+"""Keeps the provider busy: feeds rows lazily across partitions to a bounded set of workers.
+
+Tasks are bounded by the concurrency, memory by a window of rows, whatever the size of the table.
+The tail of one partition does not idle the next. Equal questions of one run are asked once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TypeVar, cast
+
+from ondine_dagster.engine.asking import Asker
+from ondine_dagster.engine.ordering import PartitionBuffer
+from ondine_dagster.engine.progress import Progress
+from ondine_dagster.engine.retry import retrying
+from ondine_dagster.engine.rows import (
+    Chunk,
+    PartitionFeed,
+    Question,
+    RowOutcome,
+    stored,
+)
+from ondine_dagster.engine.stop import INTERRUPTED, StopSign
+from ondine_dagster.ledger.ledger import Ledger
+from ondine_dagster.ledger.lookup import usable
+from ondine_dagster.ledger.records import KeyStates, Settlement
+
+CHUNK_ROWS = 500
+_FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 2.0
+_REAP_SECONDS = 0.5
+_T = TypeVar("_T")
+_END = object()
+_Slot = tuple[PartitionBuffer, int]
+
+
+class Runner:
+    """One run of one dataset inside the event loop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        asker: Asker,
+        emit: Callable[[Chunk], None],
+        *,
+        ceiling: int,
+        workers: int,
+        max_attempts: int,
+        window_rows: int,
+        stop: StopSign,
+        progress: Progress,
+    ) -> None:
+        self._ledger = ledger
+        self._asker = asker
+        self._emit = emit
+        self._ceiling = ceiling
+        self._workers = workers
+        self._max_attempts = max_attempts
+        self._window = window_rows
+        self._chunk_rows = max(1, min(CHUNK_ROWS, window_rows // 4))
+        self._stop = stop
+        self._progress = progress
+        self._outstanding = 0  # rows fed and not yet taken by the consumer
+        self._room = asyncio.Event()
+        self._ready: asyncio.Queue[tuple[Question, str] | None] = asyncio.Queue()
+        self._slots: dict[bytes, list[_Slot]] = defaultdict(list)
+        self._idle = asyncio.Event()
+        self._taken: dict[bytes, tuple[Question, str]] = {}
+        self._some_taken = asyncio.Event()
+        self._aborted = asyncio.Event()
+        self._bug: BaseException | None = None
+
+    async def run(self, feeds: Iterable[PartitionFeed], drain_seconds: float) -> None:
+        """Ask every row of `feeds`. Raises our own bugs, after what was in flight has ended."""
+        workers = [asyncio.create_task(self._work()) for _ in range(self._workers)]
+        poller = asyncio.create_task(self._poll_taken())
+        feeding = asyncio.create_task(self._feed(feeds))
+        aborted = asyncio.create_task(self._aborted.wait())
+        await asyncio.wait({feeding, aborted}, return_when=asyncio.FIRST_COMPLETED)
+        aborted.cancel()
+        for _ in workers:
+            self._ready.put_nowait(None)
+        _, late = await asyncio.wait(workers, timeout=drain_seconds if self._stopping() else None)
+        poller.cancel()
+        await self._abandon(late)
+        await asyncio.wait({feeding, poller})
+        if self._bug is not None:
+            raise self._bug
+        if feeding.exception() is not None:
+            raise feeding.exception()  # type: ignore[misc]
+
+    def interrupt(self) -> None:
+        """Send nothing more; what is in flight may end."""
+        self._stop.set(INTERRUPTED)
+        self._abort()
+
+    def consumed(self, rows: int) -> None:
+        """The consumer has taken `rows` rows off our hands."""
+        self._outstanding -= rows
+        self._room.set()
+
+    def _stopping(self) -> bool:
+        return self._aborted.is_set()
+
+    def _abort(self) -> None:
+        self._aborted.set()
+        self._room.set()
+        self._idle.set()
+
+    async def _abandon(self, late: set[asyncio.Task[None]]) -> None:
+        """Requests that did not end in time: unknown, in one transaction, then let go."""
+        lost = [Settlement(attempt, "unknown") for attempt in self._asker.in_flight]
+        await asyncio.to_thread(self._ledger.settle_all, lost)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+    # feeding
+
+    async def _feed(self, feeds: Iterable[PartitionFeed]) -> None:
+        try:
+            async for feed in _in_thread(feeds):
+                buffer = PartitionBuffer(feed.key)
+                async for batch in _in_thread(feed.batches):
+                    await self._wait_for_room()
+                    if self._stopping():
+                        return
+                    await self._take_in(buffer, batch)
+                buffer.complete()
+                self._flush(buffer)
+            await self._wait_until_idle()
+        except Exception as error:
+            self._crash(error)
+
+    async def _wait_for_room(self) -> None:
+        while self._outstanding >= self._window and not self._stopping():
+            self._room.clear()
+            await self._room.wait()
+
+    async def _wait_until_idle(self) -> None:
+        while self._slots and not self._stopping():
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def _take_in(
+        self, buffer: PartitionBuffer, batch: Sequence[Question | RowOutcome]
+    ) -> None:
+        """Place what is known already; queue the rest."""
+        keys = {row.answer_key for row in batch if isinstance(row, Question)}
+        found = await asyncio.to_thread(self._ledger.look_up, keys, self._ceiling) if keys else {}
+        self._outstanding += len(batch)
+        self._progress.fed += len(batch)
+        for row in batch:
+            slot = (buffer, buffer.add())
+            if isinstance(row, RowOutcome):
+                self._place(slot, row)
+            elif (answer := found.get(row.answer_key)) is not None:
+                self._place(slot, stored(answer))
+            else:
+                self._queue(row, slot)
+        self._flush(buffer)
+
+    def _queue(self, question: Question, slot: _Slot) -> None:
+        slots = self._slots[question.answer_key]
+        slots.append(slot)
+        if len(slots) == 1:  # the others with this question wait for its answer
+            self._ready.put_nowait((question, slot[0].key))
+
+    # asking
+
+    async def _work(self) -> None:
+        retry = retrying(self._max_attempts, self._stop.sleep)
+        while (job := await self._ready.get()) is not None:
+            question, partition = job
+            try:
+                outcome = await self._asker.ask(question, partition, retry)
+            except Exception as error:
+                self._crash(error)
+                return
+            if outcome is None:
+                self._taken[question.answer_key] = job
+                self._some_taken.set()
+            else:
+                self._end(question.answer_key, outcome)
+
+    def _end(self, key: bytes, outcome: RowOutcome) -> None:
+        first, *others = self._slots.pop(key)
+        self._place(first, outcome)
+        self._flush(first[0])
+        for slot in others:
+            self._place(slot, outcome.reused())
+            self._flush(slot[0])
+        if not self._slots:
+            self._idle.set()
+
+    def _place(self, slot: _Slot, outcome: RowOutcome) -> None:
+        buffer, index = slot
+        buffer.place(index, outcome)
+        self._progress.count(outcome)
+
+    def _flush(self, buffer: PartitionBuffer) -> None:
+        chunk = buffer.take(self._chunk_rows)
+        if chunk is not None:
+            self._emit(chunk)
+
+    def _crash(self, error: BaseException) -> None:
+        """Our own bug: stop at once, let what is in flight end, then raise it."""
+        if self._bug is None:
+            self._bug = error
+        self.interrupt()
+
+    # questions that another process is asking
+
+    async def _poll_taken(self) -> None:
+        try:
+            await self._poll_for_ever()
+        except Exception as error:
+            self._crash(error)
+
+    async def _poll_for_ever(self) -> None:
+        wait, reaped = _FIRST_POLL_SECONDS, 0.0
+        while True:
+            await self._some_taken.wait()
+            await self._stop.sleep(wait)
+            if self._stop.reason is not None:
+                self._let_taken_go()
+                continue
+            if time.monotonic() - reaped >= _REAP_SECONDS:  # whoever asks may have died
+                await asyncio.to_thread(self._ledger.reap)
+                reaped = time.monotonic()
+            states = await asyncio.to_thread(self._ledger.key_states, list(self._taken))
+            moved = self._settle_taken(states)
+            wait = _FIRST_POLL_SECONDS if moved else min(_LONGEST_POLL_SECONDS, wait * 1.5)
+
+    def _settle_taken(self, states: KeyStates) -> bool:
+        """End what is answered by now, queue what nobody asks any more."""
+        moved = [key for key in self._taken if key not in states.open or key in states.answers]
+        for key in moved:
+            job = self._taken.pop(key)
+            answer = states.answers.get(key)
+            if answer is not None and usable(answer, self._ceiling):
+                self._end(key, stored(answer))
+            else:
+                self._ready.put_nowait(job)
+        if not self._taken:
+            self._some_taken.clear()
+        return bool(moved)
+
+    def _let_taken_go(self) -> None:
+        for key in list(self._taken):
+            del self._taken[key]
+            self._end(key, self._asker.not_attempted())
+        self._some_taken.clear()
+
+
+async def _in_thread(items: Iterable[_T]) -> AsyncIterator[_T]:
+    """Iterate in worker threads, so that reading files does not hold up the loop."""
+    iterator = iter(items)
+    while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
+        yield cast(_T, item)

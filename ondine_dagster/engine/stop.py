@@ -1,0 +1,31 @@
+"""Why nothing more is sent, and waits that end when that happens."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
+
+INTERRUPTED = Failure(
+    ErrorClass.TRANSIENT, ErrorCode.STOPPED, "the run was interrupted", Evidence.NOT_SENT
+)
+
+
+class StopSign:
+    """Set once, by whatever makes further requests pointless. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.reason: Failure | None = None
+        self._event = asyncio.Event()
+
+    def set(self, reason: Failure) -> None:
+        """Stop sending; the first reason stands."""
+        if self.reason is None:
+            self.reason = reason
+            self._event.set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, or until the sign is set."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
