@@ -1,0 +1,162 @@
+"""The files that people take away: CSV, Parquet and JSON lines, written piece by piece.
+
+Owns how a value looks in each. CSV keeps NULL (nothing) apart from the empty text (""); JSON lines
+keep all scripts readable; Parquet keeps the types.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from math import isfinite
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage.atomic import AtomicFile
+from ondine_dagster.storage.row_keys import canonical_json, plain_values
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class ExportFile(ABC):
+    """A file in the making; as a context manager it is dropped unless committed."""
+
+    def __init__(self, file: AtomicFile, schema: pa.Schema) -> None:
+        self._file = file
+        self._schema = schema
+
+    @abstractmethod
+    def write(self, rows: pa.Table) -> None:
+        """Add rows."""
+
+    def commit(self) -> None:
+        """Make the file appear, durably."""
+        self._file.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.abort()
+
+
+class _Csv(ExportFile):
+    def __init__(self, file: AtomicFile, schema: pa.Schema) -> None:
+        import pyarrow.csv as pa_csv
+
+        super().__init__(file, schema)
+        self._readable = _readable_schema(schema)
+        # "needed" quotes every text and leaves NULL empty, which tells '' from NULL.
+        options = pa_csv.WriteOptions(quoting_style="needed")
+        self._writer = pa_csv.CSVWriter(file.stream, self._readable, write_options=options)
+
+    def write(self, rows: pa.Table) -> None:
+        self._writer.write_table(_readable(rows, self._readable))
+
+    def commit(self) -> None:
+        self._writer.close()
+        super().commit()
+
+
+class _Parquet(ExportFile):
+    def __init__(self, file: AtomicFile, schema: pa.Schema) -> None:
+        import pyarrow.parquet as pq
+
+        super().__init__(file, schema)
+        self._writer = pq.ParquetWriter(file.stream, schema, compression="zstd")
+
+    def write(self, rows: pa.Table) -> None:
+        self._writer.write_table(rows)
+
+    def commit(self) -> None:
+        self._writer.close()
+        super().commit()
+
+
+class _JsonLines(ExportFile):
+    def write(self, rows: pa.Table) -> None:
+        for batch in rows.to_batches():
+            columns = [_json_values(column) for column in batch.columns]
+            for values in zip(*columns, strict=True):
+                row = dict(zip(self._schema.names, values, strict=True))
+                text = json.dumps(row, ensure_ascii=False, default=str)
+                self._file.stream.write(text.encode() + b"\n")
+
+
+_FORMATS: dict[str, type[ExportFile]] = {".csv": _Csv, ".parquet": _Parquet, ".jsonl": _JsonLines}
+
+
+def open_format(to: Path, schema: pa.Schema) -> ExportFile:
+    """Open the export file `to`; its ending says the format.
+
+    Raises:
+        OndineError: an unknown ending, or the folder does not exist.
+    """
+    writer = _FORMATS.get(to.suffix.lower())
+    if writer is None:
+        raise OndineError(
+            f"Cannot export to {to}: its ending is {to.suffix or 'missing'}. "
+            f"Known endings: {', '.join(_FORMATS)}."
+        )
+    if not to.parent.is_dir():
+        raise OndineError(f"Cannot export to {to}: there is no folder {to.parent}. Create it.")
+    if to.is_dir():
+        raise OndineError(f"Cannot export to {to}: it is a folder. Give the name of a file.")
+    file = AtomicFile(to)
+    try:
+        return writer(file, schema)
+    except BaseException:
+        file.abort()
+        raise
+
+
+def _json_values(column: pa.Array) -> list[Any]:
+    """Return plain values; JSON has no NaN and no infinity, so they become null."""
+    values = plain_values(column)
+    if any(isinstance(value, float) and not isfinite(value) for value in values):
+        return [v if not isinstance(v, float) or isfinite(v) else None for v in values]
+    return values
+
+
+def _readable_schema(schema: pa.Schema) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema([pa.field(f.name, _readable_type(f.type)) for f in schema])
+
+
+def _readable_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that CSV can hold: lists, structs, bytes and the like become text."""
+    import pyarrow as pa
+
+    is_plain = (
+        pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)
+    ) or pa.types.is_decimal(kind)
+    return kind if is_plain else pa.string()
+
+
+def _readable(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    columns = [
+        column if column.type == field.type else _as_text(column)
+        for column, field in zip(rows.columns, schema, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    chunks = [
+        [v if v is None or isinstance(v, str) else canonical_json(v) for v in plain_values(chunk)]
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, type=pa.string())

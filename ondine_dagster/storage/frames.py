@@ -1,0 +1,122 @@
+"""Tables as people hold them: pandas, Arrow and DuckDB, from files and back.
+
+Owns the types that a loaded DataFrame has: nullable ones for whole numbers, truth values and text,
+so that a column has the same type with and without NULL in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage.lake import read_metadata, read_schema, read_table, scan_files
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+_ACCEPTED = "pandas.DataFrame, pyarrow.Table and duckdb.DuckDBPyRelation"
+# Noted in the files of people's own tables, whose order is theirs.
+OWN_ORDER = "ondine.order"
+
+
+def load_as(annotation: Any, files: Sequence[Path]) -> Any:
+    """Return the files as one table of the annotated type, in their order.
+
+    Rows of our own assets are in input order within each file.
+
+    Raises:
+        OndineError: the annotation is none of the three types, or the files' types differ.
+    """
+    return _loader(annotation)(files)
+
+
+def to_arrow(table: Any, owner: str) -> pa.Table:
+    """Return what an asset returned as an Arrow table; a named index of pandas is kept.
+
+    Raises:
+        OndineError: it is none of the three types, or cannot be stored.
+    """
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+    try:
+        if isinstance(table, pa.Table):
+            return table
+        if isinstance(table, pd.DataFrame):
+            return pa.Table.from_pandas(table)
+        if isinstance(table, duckdb.DuckDBPyRelation):
+            return table.to_arrow_table()
+    except (UnicodeEncodeError, pa.ArrowException) as error:
+        raise OndineError(
+            f"What {owner} returned cannot be stored: {error}. Every column needs values of one "
+            f"type, and texts without lone surrogates."
+        ) from error
+    raise OndineError(
+        f"{owner} returned {type(table).__name__}, which cannot be stored. Return one of "
+        f"{_ACCEPTED}, or annotate the asset with -> None if it stores its data itself."
+    )
+
+
+def _loader(annotation: Any) -> Callable[[Sequence[Path]], Any]:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+    if annotation in (Any, object, None, type(None), pd.DataFrame):
+        return _as_pandas
+    if annotation is pa.Table:
+        return _as_arrow
+    if annotation is duckdb.DuckDBPyRelation:
+        return _as_relation
+    raise OndineError(
+        f"it is annotated as {getattr(annotation, '__name__', annotation)}, which cannot be "
+        f"loaded. Known types: {_ACCEPTED}."
+    )
+
+
+def _as_pandas(files: Sequence[Path]) -> pd.DataFrame:
+    frame: pd.DataFrame = _as_arrow(files).to_pandas(types_mapper=_pandas_type)
+    return frame
+
+
+def _as_arrow(files: Sequence[Path]) -> pa.Table:
+    import pyarrow as pa
+
+    tables = [_in_input_order(file, read_table(file)) for file in files]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise OndineError(
+            f"the partitions do not have the same types: {error}. Materialize the older ones again."
+        ) from error
+
+
+def _in_input_order(file: Path, table: pa.Table) -> pa.Table:
+    return table.sort_by("_position") if _has_input_order(file) else table
+
+
+def _has_input_order(file: Path) -> bool:
+    return OWN_ORDER not in read_metadata(file) and "_position" in read_schema(file).names
+
+
+def _as_relation(files: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+    relation = scan_files(files)
+    if all(_has_input_order(file) for file in files):
+        return relation.order("file_index, _position")
+    return relation
+
+
+def _pandas_type(kind: pa.DataType) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    if pa.types.is_integer(kind):
+        return pd.api.types.pandas_dtype(str(kind).replace("uint", "UInt").replace("int", "Int"))
+    if pa.types.is_boolean(kind):
+        return pd.BooleanDtype()
+    return pd.StringDtype("pyarrow") if pa.types.is_string(kind) else None

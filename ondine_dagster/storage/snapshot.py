@@ -1,0 +1,273 @@
+"""Snapshots: one reading of a source, with a name, a partition and a position for every row.
+
+Owns taking them and finding them again. A row that the current snapshot knows keeps its partition
+for ever; new rows get new partitions, whose numbers are never used again. The pointer
+`current.json` is replaced last, so that a crash at any point leaves the previous snapshot valid.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ondine_dagster.spec import same_column
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage.atomic import ensure_folder
+from ondine_dagster.storage.lake import Lake, read_schema
+from ondine_dagster.storage.row_keys import RowIdentities, canonical_json, identify
+from ondine_dagster.storage.snapshot_file import (
+    SNAPSHOT,
+    PartitionInfo,
+    Snapshot,
+    assigned_partitions,
+    partition_key,
+    partition_rows,
+    read_pointer,
+    snapshot_in_file,
+    write_pointer,
+    write_snapshot,
+)
+from ondine_dagster.storage.sources import read_source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ondine_dagster.spec import Dataset
+
+__all__ = [
+    "PartitionInfo",
+    "Snapshot",
+    "SnapshotResult",
+    "check_columns",
+    "current_snapshot",
+    "load_snapshot",
+    "partition_rows",
+    "take_snapshot",
+]
+
+_logger = logging.getLogger(__name__)
+_KEPT = 3
+
+
+@dataclass(frozen=True)
+class SnapshotResult:
+    """The current snapshot, and how its partitions differ from those of the one before.
+
+    `changed` partitions are in both, with other content. `removed` ones have no rows any more.
+    """
+
+    snapshot: Snapshot
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+def take_snapshot(lake: Lake, dataset: Dataset, source_path: Path) -> SnapshotResult:
+    """Read the source and make it the current snapshot; an unchanged source changes nothing.
+
+    Raises:
+        OndineError: the source cannot be read, its columns collide with ours, or its key is NULL
+            or repeats.
+    """
+    with _only_one(lake, dataset.name):
+        table = read_source(dataset.source, source_path)
+        check_columns(dataset, table.column_names)
+        identities = identify(table, dataset.source.key)
+        previous = current_snapshot(lake, dataset.name)
+        numbers, following = _assign(previous, identities.keys, dataset.partitions.rows)
+        taken = _describe(lake, dataset.name, source_path, table, identities, numbers, following)
+        current = _store(lake, previous, taken, table, identities, numbers)
+    return _compare(previous, current)
+
+
+def current_snapshot(lake: Lake, name: str) -> Snapshot | None:
+    """Return the current snapshot of a dataset, None if none was ever taken.
+
+    Raises:
+        OndineError: the pointer is damaged or its file is gone.
+    """
+    pointer = read_pointer(lake, name)
+    return None if pointer is None else pointer.snapshot
+
+
+def load_snapshot(lake: Lake, name: str, version: str) -> Snapshot:
+    """Return a snapshot that is still kept, such as the one that a run has pinned.
+
+    Raises:
+        OndineError: its file is gone; only the last 3 are kept.
+    """
+    if not lake.exists(name, SNAPSHOT, version):
+        raise OndineError(
+            f"Snapshot {version} of dataset {name} is gone: only the last {_KEPT} are kept. "
+            f"Start a new run; it works on the current one."
+        )
+    return snapshot_in_file(lake, name, version)
+
+
+def check_columns(dataset: Dataset, columns: Sequence[str]) -> None:
+    """Refuse source columns that would collide with ours, and keys that are not there.
+
+    Raises:
+        OndineError: names the dataset, the columns and the way out.
+    """
+    if not columns:
+        raise OndineError(f"Dataset {dataset.name}: the source has no columns.")
+    unknown = [name for name in dataset.source.key if name not in columns]
+    if unknown:
+        raise OndineError(
+            f"Dataset {dataset.name}: source.key names {', '.join(unknown)}, which the source does "
+            f"not have. Its columns: {', '.join(columns)}."
+        )
+    reserved = _collisions(columns, dataset.reserved_columns())
+    if reserved:
+        raise OndineError(
+            f"Dataset {dataset.name}: the source has columns that are added to the results: "
+            f"{', '.join(reserved)}. Rename them in the source."
+        )
+    taken = _collisions(columns, dataset.output_columns())
+    if taken:
+        raise OndineError(
+            f"Dataset {dataset.name}: source and output both have the columns {', '.join(taken)}. "
+            f"Rename the output (`column:` of the field, or `output.column` for plain text)."
+        )
+
+
+def _collisions(columns: Sequence[str], ours: Sequence[str] | frozenset[str]) -> list[str]:
+    known = {same_column(name) for name in ours}
+    return [name for name in columns if same_column(name) in known]
+
+
+@contextmanager
+def _only_one(lake: Lake, name: str) -> Iterator[None]:
+    """Let one process at a time take a snapshot of a dataset: two would share out the numbers.
+
+    The lock dies with its process, so there is nothing to clean up and no time limit.
+    """
+    folder = lake.path(name, SNAPSHOT, None).parent
+    ensure_folder(folder)
+    with open(folder / ".lock", "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _logger.info("dataset %s: waiting for another process to finish its snapshot", name)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _assign(
+    previous: Snapshot | None, keys: Sequence[str], rows_per_partition: int
+) -> tuple[list[int], int]:
+    """Return the partition number of each row, and the next number that is free."""
+    known = {} if previous is None else assigned_partitions(previous)
+    first_free = 0 if previous is None else previous.next_partition
+    new_rows = 0
+    numbers = []
+    for key in keys:
+        number = known.get(key)
+        if number is None:
+            number = first_free + new_rows // rows_per_partition
+            new_rows += 1
+        numbers.append(number)
+    return numbers, first_free - (-new_rows // rows_per_partition)
+
+
+def _describe(
+    lake: Lake,
+    name: str,
+    source_path: Path,
+    table: pa.Table,
+    identities: RowIdentities,
+    numbers: Sequence[int],
+    next_partition: int,
+) -> Snapshot:
+    # The columns are part of every hash: a renamed one changes what prompts and people see.
+    header = canonical_json(table.column_names).encode()
+    version = _version(header, identities.hashes, numbers)
+    return Snapshot(
+        dataset=name,
+        version=version,
+        path=lake.path(name, SNAPSHOT, version),
+        taken_at=datetime.now(UTC),
+        source_path=str(source_path.absolute()),
+        source_columns=tuple(table.column_names),
+        rows=table.num_rows,
+        partitions=_partitions(header, identities.hashes, numbers),
+        next_partition=next_partition,
+    )
+
+
+def _version(header: bytes, hashes: Sequence[bytes], numbers: Sequence[int]) -> str:
+    """Return a hash of rows, order and partitions: the same rows placed otherwise are another."""
+    digest = sha256(header)
+    for row_hash, number in zip(hashes, numbers, strict=True):
+        digest.update(row_hash + number.to_bytes(8, "big"))
+    return digest.hexdigest()[:32]
+
+
+def _partitions(
+    header: bytes, hashes: Sequence[bytes], numbers: Sequence[int]
+) -> tuple[PartitionInfo, ...]:
+    members: dict[int, list[bytes]] = {}
+    for row_hash, number in zip(hashes, numbers, strict=True):
+        members.setdefault(number, []).append(row_hash)
+    return tuple(
+        PartitionInfo(
+            key=partition_key(number),
+            rows=len(members[number]),
+            content_hash=sha256(header + b"".join(sorted(members[number]))).hexdigest(),
+        )
+        for number in sorted(members)
+    )
+
+
+def _store(
+    lake: Lake,
+    previous: Snapshot | None,
+    taken: Snapshot,
+    table: pa.Table,
+    identities: RowIdentities,
+    numbers: Sequence[int],
+) -> Snapshot:
+    """Write the file, then the pointer, then drop what is no longer kept; return what counts."""
+    if previous is not None and _is_unchanged(previous, taken, table.schema):
+        return previous
+    write_snapshot(taken, table, identities.keys, numbers)
+    pointer = read_pointer(lake, taken.dataset)
+    before = () if pointer is None else pointer.kept
+    kept = tuple(dict.fromkeys((taken.version, *before)))[:_KEPT]
+    write_pointer(lake, taken, kept)
+    for version in lake.partitions(taken.dataset, SNAPSHOT):
+        if version not in kept:
+            lake.delete(taken.dataset, SNAPSHOT, version)
+    return taken
+
+
+def _is_unchanged(previous: Snapshot, taken: Snapshot, schema: pa.Schema) -> bool:
+    """Equal values can have other types, int32 and int64 for one; the file must follow them."""
+    if previous.version != taken.version:
+        return False
+    stored = read_schema(previous.path)
+    return all(stored.field(field.name).equals(field) for field in schema)
+
+
+def _compare(previous: Snapshot | None, current: Snapshot) -> SnapshotResult:
+    before = _content(previous)
+    after = _content(current)
+    return SnapshotResult(
+        snapshot=current,
+        added=tuple(key for key in after if key not in before),
+        removed=tuple(key for key in before if key not in after),
+        changed=tuple(key for key in after if key in before and before[key] != after[key]),
+    )
+
+
+def _content(snapshot: Snapshot | None) -> Mapping[str, str]:
+    partitions = () if snapshot is None else snapshot.partitions
+    return {partition.key: partition.content_hash for partition in partitions}

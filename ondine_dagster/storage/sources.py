@@ -1,0 +1,117 @@
+"""Reads the table that a user declared as source: CSV as text, Parquet as it is.
+
+Owns finding the file and the promise that every cell of it arrives unchanged. `csv_source` holds
+the CSV dialect, `casts` the declared types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage.casts import cast_columns
+from ondine_dagster.storage.csv_source import csv_header, read_csv
+from ondine_dagster.storage.lake import read_schema, read_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ondine_dagster.spec import Source
+
+KNOWN_SUFFIXES = (".csv", ".parquet")
+
+
+class SourceNotFound(OndineError):
+    """The declared source file does not exist (yet)."""
+
+
+def resolve_path(path: str, declared_in: Path, project_root: Path) -> Path:
+    """Return the absolute path of a source: beside the YAML file first, then the project root.
+
+    Args:
+        path: as declared; an absolute path is taken as it is.
+        declared_in: the file that declares it, or its folder.
+        project_root: the root of the Dagster project.
+
+    Raises:
+        SourceNotFound: no such file; lists what was tried.
+    """
+    folder = declared_in if declared_in.is_dir() else declared_in.parent
+    tried = list(dict.fromkeys((base / path).absolute() for base in (folder, project_root)))
+    found = next((candidate for candidate in tried if candidate.is_file()), None)
+    if found is None:
+        raise SourceNotFound(
+            f"source.path: there is no file {path!r}. Tried: {', '.join(map(str, tried))}. "
+            f"Correct the path in {declared_in}, or put the file there."
+        )
+    return found
+
+
+def source_columns(source: Source, path: Path) -> list[str]:
+    """Return the column names of a source from its header alone.
+
+    Raises:
+        OndineError: the header is missing or unreadable, or names repeat.
+    """
+    if _suffix(path) == ".csv":
+        return csv_header(path)
+    _require(path)
+    return _distinct(read_schema(path).names, path)
+
+
+def read_source(source: Source, path: Path) -> pa.Table:
+    """Return all rows and columns of a source.
+
+    In CSV every column is text unless `source.types` says otherwise; an empty cell is NULL, a
+    quoted empty cell ("") is the empty text. Blank lines are skipped.
+
+    Raises:
+        OndineError: the file cannot be read without loss; names line, or column, row and value.
+    """
+    if _suffix(path) == ".csv":
+        return cast_columns(read_csv(path), source.types, path)
+    if source.types:
+        raise OndineError(f"source.types is for CSV only: {path} brings its own types. Remove it.")
+    _require(path)
+    table = read_table(path)
+    _distinct(table.column_names, path)
+    _refuse_damaged_text(table, path)
+    return table.replace_schema_metadata(None)
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in KNOWN_SUFFIXES:
+        raise OndineError(
+            f"source.path: {path} ends in {suffix or 'nothing'}; "
+            f"what can be read: {', '.join(KNOWN_SUFFIXES)}."
+        )
+    return suffix
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise SourceNotFound(f"source.path: there is no file {path}.")
+
+
+def _refuse_damaged_text(table: pa.Table, path: Path) -> None:
+    """Parquet promises UTF-8, but some writers break it; Python would stumble over it later."""
+    import pyarrow as pa
+
+    for name in table.column_names:
+        try:
+            table[name].validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise OndineError(
+                f"{path}, column {name!r}: {error}. Write the file again with valid UTF-8 text, "
+                f"or with the column as binary."
+            ) from None
+
+
+def _distinct(names: Sequence[str], path: Path) -> list[str]:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise OndineError(f"{path}: columns with the same name: {', '.join(repeated)}. Rename one.")
+    return list(names)

@@ -1,0 +1,252 @@
+"""Exports: what people take away, in input order, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import os
+import random
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage import export as export_module
+from ondine_dagster.storage.export import ExportResult, export
+from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.snapshot import Snapshot, take_snapshot
+from ondine_dagster_tests.storage.builders import a_dataset, write_csv, write_results
+
+TEXTS = ["Привет 👋", 'say "hi", she\nsaid', "c", "d", "e"]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "lake")
+
+
+def snap(lake: Lake, tmp_path: Path, ids: str, rows: int = 2) -> Snapshot:
+    """Rows with the ids 0, 1, ... in the given order; the text follows from the id."""
+    source = write_csv(tmp_path / "x.csv", ["id", "text"], [(i, TEXTS[int(i)]) for i in ids])
+    return take_snapshot(lake, a_dataset(rows, key="id"), source).snapshot
+
+
+def answer_all(lake: Lake, snapshot: Snapshot) -> None:
+    for part in snapshot.partitions:
+        write_results(lake, snapshot, part.key, {str(n): f"label {n}" for n in range(10)})
+
+
+def exported(lake: Lake, to: Path) -> list[str]:
+    export(lake, "reviews", to)
+    return [str(row["id"]) for row in pq.read_table(to).to_pylist()]
+
+
+def test_csv_holds_source_and_output_columns_in_input_order(lake: Lake, tmp_path: Path) -> None:
+    answer_all(lake, snap(lake, tmp_path, "01234"))
+    result = export(lake, "reviews", tmp_path / "out.csv")
+    assert result == ExportResult(tmp_path / "out.csv", rows=5, rejected=0, missing=0)
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [
+            ["id", "text", "label"],
+            *([str(n), text, f"label {n}"] for n, text in enumerate(TEXTS)),
+        ]
+
+
+@pytest.mark.behaviour("B-2d")
+def test_the_export_follows_the_current_snapshot(lake: Lake, tmp_path: Path) -> None:
+    answer_all(lake, snap(lake, tmp_path, "0123"))
+    answer_all(lake, snap(lake, tmp_path, "420"))  # 4 is new and on top, 1 and 3 are gone
+    assert exported(lake, tmp_path / "out.parquet") == ["4", "2", "0"]
+
+
+def test_a_row_that_left_and_came_back_comes_once(lake: Lake, tmp_path: Path) -> None:
+    answer_all(lake, snap(lake, tmp_path, "012"))
+    snap(lake, tmp_path, "02")  # the file of rows-00000 still holds 1
+    answer_all(lake, snap(lake, tmp_path, "012"))
+    assert exported(lake, tmp_path / "out.parquet") == ["0", "1", "2"]
+
+
+def test_rejected_and_missing_rows_are_counted_and_left_out(lake: Lake, tmp_path: Path) -> None:
+    snapshot = snap(lake, tmp_path, "01234")
+    write_results(lake, snapshot, "rows-00000", {"0": "a"})
+    write_results(lake, snapshot, "rows-00000", {"1": "a"}, asset="rejected_rows")
+    write_results(lake, snapshot, "rows-00001", {"2": "a", "3": "a"})
+    result = export(lake, "reviews", tmp_path / "out.jsonl")
+    assert (result.rows, result.rejected, result.missing) == (3, 1, 1)
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["0", "2", "3"]
+
+
+def test_shuffled_rows_of_many_partitions_come_in_order(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More partitions than are held open and more rows than one chunk."""
+    monkeypatch.setattr(export_module, "_CHUNK_ROWS", 37)
+    ids = [str(number) for number in range(500)]
+    source = tmp_path / "x.csv"
+    take_snapshot(lake, a_dataset(30, key="id"), write_csv(source, ["id"], [[i] for i in ids]))
+    random.Random(3).shuffle(ids)
+    write_csv(source, ["id"], [[i] for i in ids])
+    snapshot = take_snapshot(lake, a_dataset(30, key="id"), source).snapshot
+    for part in snapshot.partitions:
+        write_results(lake, snapshot, part.key, {i: f"label {i}" for i in ids})
+    export(lake, "reviews", tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert table["id"] == ids
+    assert table["label"] == [f"label {i}" for i in ids]
+
+
+def test_jsonl_keeps_every_script_readable(lake: Lake, tmp_path: Path) -> None:
+    answer_all(lake, snap(lake, tmp_path, "0"))
+    export(lake, "reviews", tmp_path / "out.jsonl")
+    line = (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    assert line == '{"id": "0", "text": "Привет 👋", "label": "label 0"}\n'
+
+
+def typed_results(lake: Lake, tmp_path: Path) -> pa.Table:
+    source = pa.table(
+        {
+            "text": pa.array(["", None]),
+            "day": pa.array([datetime.date(2024, 2, 29), None]),
+            "time": pa.array([1, None], pa.timestamp("ns", "Asia/Tokyo")),
+            "money": pa.array([Decimal("1.10"), None], pa.decimal256(50, 2)),
+            "kind": pa.array(["a", None]).dictionary_encode(),
+            "list": pa.array([["x", None], None]),
+            "bytes": pa.array([b"\xff", None]),
+            "float": pa.array([float("nan"), None]),
+            "truth": pa.array([True, None]),
+        }
+    )
+    pq.write_table(source, tmp_path / "x.parquet")
+    dataset = a_dataset(source={"path": "x.parquet"})
+    snapshot = take_snapshot(lake, dataset, tmp_path / "x.parquet").snapshot
+    keys = lake.read("reviews", "snapshot", snapshot.version)["_row_key"].to_pylist()
+    write_results(lake, snapshot, "rows-00000", dict.fromkeys(keys, "ok"))
+    return source
+
+
+def test_parquet_keeps_every_type_exactly(lake: Lake, tmp_path: Path) -> None:
+    source = typed_results(lake, tmp_path)
+    export(lake, "reviews", tmp_path / "out.parquet")
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.schema.names == [*source.schema.names, "label"]
+    for name in source.schema.names:
+        assert table.schema.field(name).type == source.schema.field(name).type
+        assert str(table[name].to_pylist()) == str(source[name].to_pylist())
+
+
+def test_csv_tells_null_from_empty_text_and_writes_every_type(lake: Lake, tmp_path: Path) -> None:
+    typed_results(lake, tmp_path)
+    export(lake, "reviews", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines() == [
+        '"text","day","time","money","kind","list","bytes","float","truth","label"',
+        (
+            '"","2024-02-29","1970-01-01T00:00:00.000000001+00:00",1.10,"a","[""x"",null]","ff",'
+            'nan,true,"ok"'
+        ),
+        ',,,,,,,,,"ok"',
+    ]
+
+
+def test_jsonl_writes_every_type_as_valid_json(lake: Lake, tmp_path: Path) -> None:
+    typed_results(lake, tmp_path)
+    export(lake, "reviews", tmp_path / "out.jsonl")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line, parse_constant=refuse) for line in lines] == [
+        {
+            "text": "",
+            "day": "2024-02-29",
+            "time": "1970-01-01T00:00:00.000000001+00:00",
+            "money": "1.10",
+            "kind": "a",
+            "list": ["x", None],
+            "bytes": "ff",
+            "float": None,
+            "truth": True,
+            "label": "ok",
+        },
+        {**dict.fromkeys("text day time money kind list bytes float truth".split()), "label": "ok"},
+    ]
+
+
+def test_lineage_is_added_on_request(lake: Lake, tmp_path: Path) -> None:
+    answer_all(lake, snap(lake, tmp_path, "01"))
+    export(lake, "reviews", tmp_path / "out.parquet", lineage=True)
+    names = pq.read_schema(tmp_path / "out.parquet").names
+    assert names == ["id", "text", "label", "_row_key", "_position", "_outcome"]
+
+
+def test_the_position_of_lineage_is_that_of_the_current_snapshot(
+    lake: Lake, tmp_path: Path
+) -> None:
+    answer_all(lake, snap(lake, tmp_path, "01"))
+    snap(lake, tmp_path, "10")  # the files are from before
+    export(lake, "reviews", tmp_path / "out.parquet", lineage=True)
+    table = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert (table["id"], table["_position"]) == (["1", "0"], [0, 1])
+
+
+def test_partitions_of_an_older_declaration_are_joined_by_name(lake: Lake, tmp_path: Path) -> None:
+    snapshot = snap(lake, tmp_path, "0123")
+    write_results(lake, snapshot, "rows-00000", {"0": "a", "1": "a"})
+    write_results(lake, snapshot, "rows-00001", {"2": "a", "3": "a"}, score=5)
+    export(lake, "reviews", tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet")["score"].to_pylist() == [None, None, 5, 5]
+
+
+def test_types_that_cannot_be_joined_are_named(lake: Lake, tmp_path: Path) -> None:
+    snapshot = snap(lake, tmp_path, "0123")
+    write_results(lake, snapshot, "rows-00000", {"0": "a", "1": "a"}, score="high")
+    write_results(lake, snapshot, "rows-00001", {"2": "a", "3": "a"}, score=5)
+    with pytest.raises(OndineError, match=r"do not have the same types.*score"):
+        export(lake, "reviews", tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("out.xlsx", r"\.xlsx. Known endings: \.csv, \.parquet, \.jsonl"),
+        ("out", "ending is missing"),
+        ("nowhere/out.csv", "there is no folder"),
+        ("folder.csv", "it is a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused(
+    lake: Lake, tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    answer_all(lake, snap(lake, tmp_path, "01"))
+    with pytest.raises(OndineError, match=message):
+        export(lake, "reviews", tmp_path / name)
+
+
+def test_nothing_to_export_is_said(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(OndineError, match=r"no results to export .* ondine-dagster run reviews"):
+        export(lake, "reviews", tmp_path / "out.csv")
+    snap(lake, tmp_path, "01")
+    with pytest.raises(OndineError, match="no results to export"):
+        export(lake, "reviews", tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
+def test_a_failed_export_leaves_the_old_file(lake: Lake, tmp_path: Path, ending: str) -> None:
+    snapshot = snap(lake, tmp_path, "0123")
+    answer_all(lake, snapshot)
+    to = tmp_path / f"out{ending}"
+    export(lake, "reviews", to)
+    before = to.read_bytes()
+    damaged = lake.path("reviews", "results", "rows-00001")
+    size = damaged.stat().st_size
+    damaged.write_bytes(b"\0" * (size // 2) + damaged.read_bytes()[size // 2 :])
+    with pytest.raises((OndineError, OSError)):
+        export(lake, "reviews", to)
+    assert to.read_bytes() == before
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
