@@ -1,0 +1,47 @@
+"""Builds the Dagster definitions of one dataset from its declaration."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.prompts import build_prompts
+from ondine_dagster.assets.raw_rows import build_raw_rows
+from ondine_dagster.assets.report import build_report
+from ondine_dagster.assets.resources import resources
+from ondine_dagster.assets.responses import build_responses
+from ondine_dagster.assets.snapshot import build_snapshot
+from ondine_dagster.spec import Dataset
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage.sources import source_columns
+
+
+def build_definitions(dataset: Dataset, *, declared_in: Path, project_root: Path) -> dg.Definitions:
+    """Return the assets of `dataset` and the resources they need.
+
+    Raises OndineError where the declaration does not fit the source's columns; a source that
+    cannot be read yet is checked by `snapshot`, before money is spent.
+    """
+    pipeline = Pipeline(dataset, declared_in, project_root)
+    _check_columns(pipeline)
+    return dg.Definitions(assets=build_assets(pipeline), resources=resources(project_root))
+
+
+def build_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
+    """Return the assets, in the order the data flows."""
+    partitions = dg.DynamicPartitionsDefinition(name=pipeline.name)
+    return [
+        build_snapshot(pipeline, partitions),
+        build_raw_rows(pipeline, partitions),
+        build_prompts(pipeline, partitions),
+        build_responses(pipeline, partitions),
+        build_report(pipeline),
+    ]
+
+
+def _check_columns(pipeline: Pipeline) -> None:
+    try:
+        columns = source_columns(pipeline.dataset.source, pipeline.source_path())
+    except OndineError:
+        return  # not there or not readable yet: `snapshot` says so, with the reason
+    pipeline.check(columns)

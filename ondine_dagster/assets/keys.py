@@ -1,0 +1,45 @@
+"""Names of assets and what all of their specs have in common."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import dagster as dg
+
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.resources import IO_MANAGER
+
+
+def asset_key(dataset: str, asset: str) -> dg.AssetKey:
+    """Return `<dataset>/<asset>`."""
+    return dg.AssetKey([dataset, asset])
+
+
+def asset_spec(
+    pipeline: Pipeline,
+    asset: str,
+    description: str,
+    *,
+    kinds: set[str],
+    deps: Sequence[str] = (),
+    code_version: str | None = None,
+    skippable: bool = False,
+    automation_condition: dg.AutomationCondition[Any] | None = None,
+    metadata: dict[str, object] | None = None,
+) -> dg.AssetSpec:
+    """Return the spec of one stage; `deps` are stages of the same dataset."""
+    dataset = pipeline.dataset
+    about = f"{dataset.description}\n\n" if dataset.description else ""
+    spec = dg.AssetSpec(
+        key=asset_key(pipeline.name, asset),
+        deps=[asset_key(pipeline.name, dep) for dep in deps],
+        description=about + description,
+        group_name=pipeline.name,
+        kinds=kinds,
+        owners=list(dataset.owners),
+        code_version=code_version,
+        skippable=skippable,
+        automation_condition=automation_condition,
+        metadata=metadata,
+    )
+    # people's own assets load these through the IO manager; ours read the lake
+    return spec.with_io_manager_key(IO_MANAGER)

@@ -1,0 +1,320 @@
+"""Writes `responses`, `results` and `rejected_rows` of one partition: in pieces, then at once.
+
+Owns the parsing of answers on the way, the counting, and the two rules of a partition's files:
+every row of `raw_rows` ends in exactly one of `results` and `rejected_rows`, and a file that
+answers fewer rows never replaces one that answers more. Imported only where a stage runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
+from typing import Any, Self
+
+import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
+
+from ondine_dagster.assets import tables
+from ondine_dagster.assets.partition_counts import (
+    REJECTED,
+    RESPONSES,
+    RESULTS,
+    TRIO,
+    PartitionCounts,
+)
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.engine.rows import Outcome, RowOutcome
+from ondine_dagster.llm.structured import Rejection, Value
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage.lake import Lake, LakeWriter
+
+_Parsed = dict[str, Value] | Rejection | None
+
+
+class PartitionFiles:
+    """The files of one partition while they are written; void unless committed."""
+
+    def __init__(
+        self, pipeline: Pipeline, lake: Lake, partition: str, wanted: Collection[str], origin: str
+    ) -> None:
+        """Open the files `wanted`; the outcomes come from `origin` (prompts, or responses)."""
+        self._pipeline = pipeline
+        self._lake = lake
+        self._partition = partition
+        self._stack = ExitStack()
+        self._raw = _Rows(lake, pipeline.name, "raw_rows", partition, None)
+        self._keys = _Rows(lake, pipeline.name, origin, partition, ["answer_key"])
+        self._refuse_other_rows(origin)
+        source = pa.schema(
+            [one for one in self._raw.schema if one.name not in ("_row_key", "_position")]
+        )
+        output = pipeline.dataset.output
+        schemas = {
+            RESPONSES: tables.RESPONSES,
+            RESULTS: tables.results_schema(source, output),
+            REJECTED: tables.rejected_schema(source),
+        }
+        self._writers: dict[str, LakeWriter] = {
+            asset: lake.open_writer(pipeline.name, asset, partition, schemas[asset])
+            for asset in TRIO
+            if asset in wanted
+        }
+        for writer in self._writers.values():
+            self._stack.enter_context(writer)
+        self._content = sha256()
+        self.counts = PartitionCounts()
+
+    @property
+    def data_version(self) -> str:
+        """Return a hash of what the rows ended with."""
+        return self._content.hexdigest()[:16]
+
+    def append(self, outcomes: Sequence[RowOutcome]) -> None:
+        """Add the next rows, in order."""
+        if not outcomes:
+            return
+        raw = self._raw.next(len(outcomes))
+        keys = self._keys.next(len(outcomes)).column("answer_key").to_pylist()
+        parsed = [self._parse(outcome) for outcome in outcomes]
+        if RESPONSES in self._writers:
+            self._writers[RESPONSES].append(_responses(raw, outcomes, keys, self._pipeline))
+        good = [isinstance(one, dict) for one in parsed]
+        self._write_results(raw, outcomes, keys, parsed, good)
+        self._write_rejected(raw, outcomes, keys, parsed, good)
+        self._count(outcomes, parsed)
+
+    def commit(self) -> PartitionCounts:
+        """Put the files in place, unless the present ones answer more rows."""
+        expected = self._raw.remaining()
+        if expected:  # a bug of ours: a row without an outcome must never look like success
+            raise RuntimeError(
+                f"{self._pipeline.name} {self._partition}: {expected} rows have no outcome"
+            )
+        answered = self.counts.rows - self.counts.unanswered
+        if RESPONSES in self._writers and self._present_answers() > answered:
+            self.counts.kept_older = True
+            return self.counts
+        metadata = self._metadata()
+        for writer in self._writers.values():
+            writer.commit(metadata)
+        return self.counts
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()  # the writers abort unless committed
+
+    def _refuse_other_rows(self, origin: str) -> None:
+        """Rows are matched by place: both files must hold the same rows in the same order."""
+        if self._raw.metadata["ondine.order"] != self._keys.metadata["ondine.order"]:
+            raise OndineError(
+                f"{self._pipeline.name} {self._partition}: `{origin}` was made from other rows "
+                "than `raw_rows` holds now. Materialize `raw_rows`, `prompts` and `responses` "
+                "together."
+            )
+
+    def _metadata(self) -> dict[str, str]:
+        return {
+            "ondine.order": self._keys.metadata["ondine.order"],
+            "ondine.content_hash": self._keys.metadata["ondine.content_hash"],
+            "ondine.question_version": self._keys.metadata["ondine.question_version"],
+            "ondine.local_version": self._pipeline.local_version,
+            "ondine.rows": str(self.counts.rows),
+            "ondine.results": str(self.counts.results),
+            "ondine.unanswered": str(self.counts.unanswered),
+            "ondine.red": "true" if self.counts.red else "false",
+        }
+
+    def _present_answers(self) -> int:
+        """Return how many rows of this partition the file in place answers."""
+        lake, name, partition = self._lake, self._pipeline.name, self._partition
+        if not lake.exists(name, RESPONSES, partition):
+            return 0
+        ours = set(self._raw.all("_row_key"))
+        present = lake.read(name, RESPONSES, partition, ["_row_key", "outcome"])
+        waiting = (Outcome.NOT_ATTEMPTED, Outcome.HELD)
+        pairs = zip(*(present.column(i).to_pylist() for i in range(2)), strict=True)
+        return sum(key in ours and outcome not in waiting for key, outcome in pairs)
+
+    def _parse(self, outcome: RowOutcome) -> _Parsed:
+        if outcome.outcome is not Outcome.ANSWERED:
+            return None
+        assert outcome.text is not None
+        return self._pipeline.reader.read(outcome.text)
+
+    def _write_results(
+        self,
+        raw: pa.Table,
+        outcomes: Sequence[RowOutcome],
+        keys: Sequence[bytes | None],
+        parsed: Sequence[_Parsed],
+        good: Sequence[bool],
+    ) -> None:
+        writer = self._writers.get(RESULTS)
+        if writer is None or not any(good):
+            return
+        chosen = [index for index, one in enumerate(good) if one]
+        values = [one for one in parsed if isinstance(one, dict)]
+        columns = {
+            name: [one[name] for one in values] for name in self._pipeline.dataset.output_columns()
+        }
+        columns["_outcome"] = ["ok"] * len(chosen)
+        _append(writer, raw, outcomes, keys, chosen, columns)
+
+    def _write_rejected(
+        self,
+        raw: pa.Table,
+        outcomes: Sequence[RowOutcome],
+        keys: Sequence[bytes | None],
+        parsed: Sequence[_Parsed],
+        good: Sequence[bool],
+    ) -> None:
+        writer = self._writers.get(REJECTED)
+        chosen = [index for index, one in enumerate(good) if not one]
+        if writer is None or not chosen:
+            return
+        problems = [_problem(outcomes[index], parsed[index]) for index in chosen]
+        columns: dict[str, Any] = dict(
+            zip(
+                ("_error_class", "_error_code", "_error_message"),
+                zip(*problems, strict=True),
+                strict=True,
+            )
+        )
+        columns["_raw_text"] = [outcomes[index].text for index in chosen]
+        columns["_outcome"] = [_rejected_outcome(outcomes[index]) for index in chosen]
+        _append(writer, raw, outcomes, keys, chosen, columns)
+
+    def _count(self, outcomes: Sequence[RowOutcome], parsed: Sequence[_Parsed]) -> None:
+        counts = self.counts
+        counts.rows += len(outcomes)
+        for outcome, answer in zip(outcomes, parsed, strict=True):
+            counts.outcomes[outcome.outcome] += 1
+            counts.cost += outcome.cost
+            counts.unknown_cost += outcome.unknown_cost
+            counts.requests += outcome.attempts
+            counts.retries += max(0, outcome.attempts - 1)
+            if outcome.cost_source == "reused":
+                counts.reused += 1
+            else:
+                counts.prompt_tokens += outcome.usage.prompt_tokens or 0
+                counts.completion_tokens += outcome.usage.completion_tokens or 0
+            self._content.update(f"{outcome.outcome}\0{outcome.text}\0".encode())
+            if isinstance(answer, dict):
+                counts.results += 1
+            else:
+                error_class, code, message = _problem(outcome, answer)
+                counts.codes[code] += 1
+                counts.classes[error_class] += 1
+                counts.messages.setdefault(code, message)
+
+
+def _problem(outcome: RowOutcome, parsed: _Parsed) -> tuple[str, str, str]:
+    if isinstance(parsed, Rejection):
+        return parsed.error_class, parsed.code, parsed.message
+    return outcome.error_class or "", outcome.code or "", outcome.message or ""
+
+
+def _rejected_outcome(outcome: RowOutcome) -> str:
+    return "error" if outcome.outcome is Outcome.ANSWERED else outcome.outcome
+
+
+def _append(
+    writer: LakeWriter,
+    raw: pa.Table,
+    outcomes: Sequence[RowOutcome],
+    keys: Sequence[bytes | None],
+    chosen: Sequence[int],
+    columns: dict[str, Any],
+) -> None:
+    """Append the chosen rows: their source columns, `columns`, and their lineage."""
+    source = raw if len(chosen) == raw.num_rows else raw.take(pa.array(chosen))
+    ended = [outcomes[index] for index in chosen]
+    everything = {
+        **{name: source.column(name) for name in raw.column_names},
+        **columns,
+        **_shared(ended, prefix="_"),
+        "_answer_key": [_hex(keys[index]) for index in chosen],
+    }
+    writer.append(tables.table(everything, writer.schema))
+
+
+def _responses(
+    raw: pa.Table,
+    outcomes: Sequence[RowOutcome],
+    keys: Sequence[bytes | None],
+    pipeline: Pipeline,
+) -> pa.Table:
+    columns = {
+        "_row_key": raw.column("_row_key"),
+        "_position": raw.column("_position"),
+        "outcome": [one.outcome for one in outcomes],
+        "text": [one.text for one in outcomes],
+        "finish_reason": [one.finish_reason for one in outcomes],
+        "model_requested": [pipeline.provider.model] * len(outcomes),
+        "cached_tokens": [one.usage.cached_tokens for one in outcomes],
+        "reasoning_tokens": [one.usage.reasoning_tokens for one in outcomes],
+        "error_class": [one.error_class for one in outcomes],
+        "error_code": [one.code for one in outcomes],
+        "error_message": [one.message for one in outcomes],
+        "answer_key": keys,
+        **_shared(outcomes, prefix=""),
+    }
+    return tables.table(columns, tables.RESPONSES)
+
+
+def _shared(outcomes: Sequence[RowOutcome], *, prefix: str) -> dict[str, Any]:
+    """Return the columns that all three files have, under `prefix`."""
+    return {
+        f"{prefix}model_served": [one.model_served for one in outcomes],
+        f"{prefix}prompt_tokens": [one.usage.prompt_tokens for one in outcomes],
+        f"{prefix}completion_tokens": [one.usage.completion_tokens for one in outcomes],
+        f"{prefix}cost_usd": tables.usd_array([one.cost for one in outcomes]),
+        f"{prefix}unknown_usd": tables.usd_array([one.unknown_cost for one in outcomes]),
+        f"{prefix}cost_source": [one.cost_source for one in outcomes],
+        f"{prefix}attempts": [one.attempts for one in outcomes],
+        f"{prefix}latency_ms": [one.latency_ms for one in outcomes],
+        f"{prefix}flags": [",".join(one.flags) or None for one in outcomes],
+    }
+
+
+def _hex(key: bytes | None) -> str | None:
+    return None if key is None else key.hex()
+
+
+class _Rows:
+    """Reads a partition's file forward, as many rows at a time as are asked for."""
+
+    def __init__(
+        self, lake: Lake, dataset: str, asset: str, partition: str, columns: list[str] | None
+    ) -> None:
+        self._lake = lake
+        self._place = (dataset, asset, partition)
+        self._batches = lake.iter_batches(dataset, asset, partition, columns=columns)
+        self._rest: pa.Table | None = None
+        self.schema = lake.schema(dataset, asset, partition)
+        self.metadata = lake.metadata(dataset, asset, partition)
+
+    def next(self, rows: int) -> pa.Table:
+        """Return the next `rows` rows; raises RuntimeError where there are fewer."""
+        pieces = [] if self._rest is None else [self._rest]
+        have = sum(piece.num_rows for piece in pieces)
+        while have < rows:
+            batch = next(self._batches, None)
+            if batch is None:
+                raise RuntimeError(f"{' '.join(self._place)} has fewer rows than outcomes")
+            pieces.append(pa.Table.from_batches([batch]))
+            have += batch.num_rows
+        joined = pa.concat_tables(pieces)
+        self._rest = joined.slice(rows)
+        return joined.slice(0, rows)
+
+    def remaining(self) -> int:
+        """Return how many rows were not asked for."""
+        rest = 0 if self._rest is None else self._rest.num_rows
+        return rest + sum(batch.num_rows for batch in self._batches)
+
+    def all(self, column: str) -> list[Any]:
+        """Return a whole column, whatever was read before."""
+        return list(self._lake.read(*self._place, [column]).column(0).to_pylist())

@@ -1,0 +1,112 @@
+"""What the stages of one dataset share: its declaration, and everything derived from it.
+
+Owns the digests that later say why a partition is stale: the question (prompt, model, sampling,
+wire schema) decides answers and costs money to change, the local part costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from ondine_dagster.ledger.identity import digest
+from ondine_dagster.llm.openai_compatible import OpenAICompatible
+from ondine_dagster.llm.prompt import PromptRenderer
+from ondine_dagster.llm.provider import Provider
+from ondine_dagster.llm.structured import AnswerReader, wire_schema
+from ondine_dagster.settings import Settings, load_settings
+from ondine_dagster.spec import Dataset
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.snapshot import Snapshot, check_columns, current_snapshot
+from ondine_dagster.storage.sources import resolve_path
+
+# Raised when the files of a stage change their shape, so that partitions are written again.
+LAYOUT = 1
+
+
+class Pipeline:
+    """One dataset as declared in one place."""
+
+    def __init__(self, dataset: Dataset, declared_in: Path, project_root: Path) -> None:
+        self.dataset = dataset
+        self.name = dataset.name
+        self.declared_in = declared_in
+        self.project_root = project_root
+
+    def settings(self) -> Settings:
+        """Read the environment now: at run time, not when definitions are loaded."""
+        return load_settings(self.project_root)
+
+    def source_path(self) -> Path:
+        """Return the source file; raises OndineError with the places where it was looked for."""
+        return resolve_path(self.dataset.source.path, self.declared_in, self.project_root)
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Refuse a declaration that does not fit the source's columns.
+
+        Raises OndineError for colliding columns and for names in the prompt that are no columns.
+        """
+        check_columns(self.dataset, columns)
+        unknown = sorted(self.renderer.columns - set(columns))
+        if unknown:
+            raise OndineError(
+                f"Dataset {self.name}: the prompt names {', '.join(unknown)}, which the source "
+                f"does not have. Its columns: {', '.join(columns)}."
+            )
+
+    def snapshot(self, lake: Lake) -> Snapshot:
+        """Return the current snapshot; raises OndineError where none was taken yet."""
+        snapshot = current_snapshot(lake, self.name)
+        if snapshot is None:
+            raise OndineError(
+                f"Dataset {self.name} has no snapshot yet. Materialize {self.name}/snapshot first, "
+                f"or run `ondine-dagster run {self.name}`."
+            )
+        return snapshot
+
+    @cached_property
+    def provider(self) -> Provider:
+        """Return the declared model as the engine needs it."""
+        return OpenAICompatible(self.dataset.llm, self.dataset.output.fields)
+
+    @cached_property
+    def renderer(self) -> PromptRenderer:
+        """Return the renderer of the declared prompt."""
+        return PromptRenderer(self.dataset.prompt)
+
+    @cached_property
+    def reader(self) -> AnswerReader:
+        """Return the reader of answers."""
+        return AnswerReader(self.dataset.output)
+
+    @cached_property
+    def model_digest(self) -> bytes:
+        """Return the digest of the model's identity."""
+        return digest(self.dataset.llm.model_identity)
+
+    @cached_property
+    def sampling_digest(self) -> bytes:
+        """Return the digest of the sampling parameters that were declared."""
+        llm = self.dataset.llm
+        declared = {"temperature": llm.temperature, "top_p": llm.top_p, "seed": llm.seed}
+        return digest({name: value for name, value in declared.items() if value is not None})
+
+    @cached_property
+    def schema_digest(self) -> bytes:
+        """Return the digest of the JSON schema that goes over the wire."""
+        return digest(wire_schema(self.dataset.output.fields))
+
+    @cached_property
+    def question_version(self) -> str:
+        """Return a short hash of what decides answers: when it differs, answers cost money."""
+        prompt = self.dataset.prompt
+        parts = [self.model_digest, self.sampling_digest, self.schema_digest]
+        return digest([prompt.system, prompt.template, *(part.hex() for part in parts)]).hex()[:16]
+
+    @cached_property
+    def local_version(self) -> str:
+        """Return a short hash of what is done to answers locally: parsing again is free."""
+        output = self.dataset.output.model_dump(mode="json")
+        return digest([LAYOUT, output]).hex()[:16]

@@ -1,0 +1,94 @@
+"""The Dagster resources of the product: the lake, the LLM provider, the IO manager.
+
+Two datasets of one project must bring the same objects, or merging their definitions fails: hence
+one set of resources per data folder.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from ondine_dagster.ledger.records import RequestContext
+from ondine_dagster.llm.provider import Provider
+from ondine_dagster.settings import load_settings
+from ondine_dagster.spec import Dataset
+from ondine_dagster.storage.io_manager import DuckDBIOManager
+from ondine_dagster.storage.lake import Lake
+
+if TYPE_CHECKING:
+    from ondine_dagster.engine.engine import Engine
+    from ondine_dagster.ledger.ledger import Ledger
+
+LAKE, LLM, IO_MANAGER = "ondine_lake", "ondine_llm", "ondine_io_manager"
+
+
+class LakeResource(dg.ConfigurableResource[Any]):
+    """The folder of Parquet files that all stages write and read."""
+
+    root: str = Field(description="Absolute path of the lake's folder.")
+
+    def lake(self) -> Lake:
+        """Return the lake."""
+        return Lake(Path(self.root))
+
+
+class LLMProviderResource(dg.ConfigurableResource[Any]):
+    """Asks LLM providers, through the ledger that remembers every paid answer.
+
+    Keys are read from the environment when a run needs them; they are no part of the config.
+    """
+
+    ledger_path: str = Field(description="Absolute path of the ledger's SQLite file.")
+    project_root: str = Field(description="Where the project's settings are looked up.")
+
+    def ledger(self) -> "Ledger":
+        """Return this process's ledger, opened once."""
+        # imported here, as below: loading definitions needs neither database nor HTTP client
+        from ondine_dagster.ledger.ledger import open_ledger
+
+        return open_ledger(Path(self.ledger_path))
+
+    def engine(self, dataset: Dataset, provider: Provider, run_scope: str) -> "Engine":
+        """Return an engine for one run of `dataset`. Its connections close with its iterator."""
+        from ondine_dagster.engine.engine import Engine, EngineLimits
+
+        limits = dataset.limits
+        context = RequestContext(
+            dataset=dataset.name,
+            run_scope=run_scope,
+            provider=provider.name,
+            identity=provider.identity,
+            base_url=provider.base_url,
+            model=provider.model,
+            ceiling=provider.ceiling,
+            price_version=provider.price_version,
+            max_unknown=limits.max_unknown,
+            hold_unknown=limits.on_unknown == "hold",
+        )
+        engine_limits = EngineLimits(
+            concurrency=limits.concurrency,
+            max_attempts=limits.max_attempts,
+            timeout_seconds=limits.timeout_seconds,
+            drain_seconds=limits.drain_seconds,
+        )
+        key = load_settings(Path(self.project_root)).api_key(dataset.llm.provider)
+        return Engine(self.ledger(), provider, context, engine_limits, key)
+
+
+def resources(project_root: Path) -> Mapping[str, object]:
+    """Return the resources for the data folder that this project uses."""
+    settings = load_settings(project_root)
+    return _for_folder(settings.lake_root, settings.ledger_path, project_root)
+
+
+@cache
+def _for_folder(lake_root: Path, ledger_path: Path, project_root: Path) -> Mapping[str, object]:
+    return {
+        LAKE: LakeResource(root=str(lake_root)),
+        LLM: LLMProviderResource(ledger_path=str(ledger_path), project_root=str(project_root)),
+        IO_MANAGER: DuckDBIOManager(root=str(lake_root)),
+    }

@@ -1,0 +1,133 @@
+"""The columns of the stages' files: fixed and declared, never inferred from data.
+
+Imported only where a stage runs, as pyarrow is heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
+
+from ondine_dagster.spec import Output
+
+USD = pa.decimal128(18, 12)  # exact to the picodollar
+
+PROMPTS = pa.schema(
+    [
+        ("_row_key", pa.string()),
+        ("_position", pa.int64()),
+        ("messages", pa.string()),
+        ("answer_key", pa.binary(32)),
+        ("estimated_tokens", pa.int64()),
+        ("messages_digest", pa.binary(32)),
+        ("model_digest", pa.binary(32)),
+        ("sampling_digest", pa.binary(32)),
+        ("schema_digest", pa.binary(32)),
+        ("error_class", pa.string()),
+        ("error_code", pa.string()),
+        ("error_message", pa.string()),
+    ]
+)
+
+RESPONSES = pa.schema(
+    [
+        ("_row_key", pa.string()),
+        ("_position", pa.int64()),
+        ("outcome", pa.string()),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("model_requested", pa.string()),
+        ("model_served", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("cached_tokens", pa.int64()),
+        ("reasoning_tokens", pa.int64()),
+        ("cost_usd", USD),
+        ("unknown_usd", USD),
+        ("cost_source", pa.string()),
+        ("attempts", pa.int64()),
+        ("latency_ms", pa.int64()),
+        ("error_class", pa.string()),
+        ("error_code", pa.string()),
+        ("error_message", pa.string()),
+        ("flags", pa.string()),
+        ("answer_key", pa.binary(32)),
+    ]
+)
+
+LINEAGE = pa.schema(
+    [
+        ("_row_key", pa.string()),
+        ("_position", pa.int64()),
+        ("_outcome", pa.string()),
+        ("_model_served", pa.string()),
+        ("_prompt_tokens", pa.int64()),
+        ("_completion_tokens", pa.int64()),
+        ("_cost_usd", USD),
+        ("_unknown_usd", USD),
+        ("_cost_source", pa.string()),
+        ("_attempts", pa.int64()),
+        ("_latency_ms", pa.int64()),
+        ("_flags", pa.string()),
+        ("_answer_key", pa.string()),
+    ]
+)
+
+ERRORS = pa.schema(
+    [
+        ("_error_class", pa.string()),
+        ("_error_code", pa.string()),
+        ("_error_message", pa.string()),
+        ("_raw_text", pa.string()),
+    ]
+)
+
+_TYPES = {
+    "string": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "boolean": pa.bool_(),
+}
+
+
+def output_schema(output: Output) -> pa.Schema:
+    """Return the declared output columns: typed by their fields, or one text column."""
+    if not output.fields:
+        return pa.schema([(output.column, pa.string())])
+    return pa.schema(
+        [(field.column or name, _TYPES[field.type]) for name, field in output.fields.items()]
+    )
+
+
+def results_schema(source: pa.Schema, output: Output) -> pa.Schema:
+    """Return source columns, output columns, lineage."""
+    return pa.schema([*source, *output_schema(output), *LINEAGE])
+
+
+def rejected_schema(source: pa.Schema) -> pa.Schema:
+    """Return source columns, what went wrong, lineage."""
+    return pa.schema([*source, *ERRORS, *LINEAGE])
+
+
+def usd_array(picodollars: Sequence[int]) -> pa.Array:
+    """Return integer picodollars as exact USD, without a Decimal per value."""
+    whole = pa.array(picodollars, pa.int64()).cast(pa.decimal128(19, 0)).cast(pa.decimal128(31, 0))
+    return pa.Array.from_buffers(pa.decimal128(31, 12), len(whole), whole.buffers()).cast(USD)
+
+
+def picodollars(amount: Decimal | None) -> int:
+    """Return USD from a file as picodollars."""
+    return 0 if amount is None else int(amount.scaleb(12))
+
+
+def table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+    """Build a table with exactly `schema` from lists or arrays by name."""
+    arrays = [
+        value if isinstance(value, pa.Array | pa.ChunkedArray) else pa.array(value, field.type)
+        for field in schema
+        for value in (columns[field.name],)
+    ]
+    return pa.table(arrays, schema=schema)
