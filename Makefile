@@ -15,7 +15,8 @@ help: ## List the targets
 $(INSTALLED): pyproject.toml setup.cfg constraints.txt scripts/make_venv.sh
 	@PYTHON="$(PYTHON)" sh scripts/make_venv.sh $(VENV)
 	@echo "Installing what constraints.txt names (a minute or two the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' -c constraints.txt \
+		> $(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
 	@touch $@
 
 demo: $(INSTALLED) ## Label the sample table with a simulated provider; a second run pays nothing

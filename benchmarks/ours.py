@@ -1,0 +1,74 @@
+"""The responses step as it runs in Dagster, in a process of its own.
+
+python -m benchmarks.ours PORT ROWS CONCURRENCY [--profile | --bodies]
+"""
+
+from __future__ import annotations
+
+import cProfile
+import json
+import pstats
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from benchmarks.setup import NAME, Bench, peak_mb
+from ondine_dagster.assets.partition_counts import TRIO
+from ondine_dagster.ledger.ledger import close_ledger
+from ondine_dagster.storage.lake import Lake
+
+
+def main() -> None:
+    port, rows, concurrency = (int(one) for one in sys.argv[1:4])
+    mode = sys.argv[4] if len(sys.argv) > 4 else ""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), rows, f"http://127.0.0.1:{port}/v1", concurrency)
+        bench.materialize("snapshot")
+        bench.materialize("raw_rows", "prompts")
+        if mode == "--bodies":
+            _print_bodies(bench, Lake(Path(folder) / "lake"))
+            return
+        profiles = _profile_threads() if mode == "--profile" else {}
+        measured = bench.materialize(*TRIO)
+        close_ledger(Path(folder) / "ledger.sqlite")
+    print(
+        json.dumps(
+            {
+                "rows": measured.rows,
+                "wall_s": measured.wall,
+                "cpu_s": measured.cpu,
+                "max_rss_mb": peak_mb(),
+            }
+        )
+    )
+    for name, profile in profiles.items():
+        print(f"\n--- thread {name}", file=sys.stderr)
+        pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(20)
+
+
+def _print_bodies(bench: Bench, lake: Lake) -> None:
+    for partition in bench.partitions():
+        messages = lake.read(NAME, "prompts", partition, ["messages"]).column(0).to_pylist()
+        for one in messages:
+            sys.stdout.buffer.write(bench.pipeline.provider.body(one) + b"\n")
+
+
+def _profile_threads() -> dict[str, cProfile.Profile]:
+    """Profile the engine's loop and the ledger's writer, each in its own thread."""
+    profiles: dict[str, cProfile.Profile] = {}
+    plain_run = threading.Thread.run
+
+    def run(thread: threading.Thread) -> None:
+        if thread.name in ("engine", "ledger-writer"):
+            profile = profiles.setdefault(thread.name, cProfile.Profile())
+            profile.runcall(plain_run, thread)
+        else:
+            plain_run(thread)
+
+    threading.Thread.run = run  # type: ignore[method-assign]
+    return profiles
+
+
+if __name__ == "__main__":
+    main()

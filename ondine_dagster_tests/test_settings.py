@@ -1,0 +1,67 @@
+"""The environment has one reader, and what it cannot honour yet it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ondine_dagster.settings import find_project_root, load_settings
+from ondine_dagster.spec.errors import OndineError
+
+_PROJECT = '[tool.dg]\ndirectory_type = "project"\n'
+
+
+def test_the_data_folder_of_the_environment_wins_and_is_absolute(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"ONDINE_DATA_DIR": "some/where"})
+    assert settings.data_dir == Path.cwd() / "some" / "where"
+    assert settings.ledger_path == settings.data_dir / "ledger.sqlite"
+    assert settings.lake_root == settings.data_dir / "lake"
+    assert settings.dagster_home == settings.data_dir / "dagster_home"
+
+
+def test_else_it_is_the_nearest_projects(tmp_path: Path) -> None:
+    inner = tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "outer" / "pyproject.toml").write_text(_PROJECT)
+    (inner / "pyproject.toml").write_text('[project]\nname = "no dagster in here"\n')
+    (inner / "defs.yaml").write_text("")
+    assert find_project_root(inner / "defs.yaml") == tmp_path / "outer"
+    assert load_settings(inner / "defs.yaml", {}).data_dir == tmp_path / "outer" / "data"
+
+
+def test_else_it_is_the_users(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {})
+    assert settings.data_dir.is_absolute()
+    assert settings.data_dir.name == "ondine_dagster"
+    assert tmp_path not in settings.data_dir.parents
+
+
+def test_a_broken_pyproject_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.dg\n")
+    with pytest.raises(OndineError, match="pyproject.toml is not valid TOML"):
+        load_settings(tmp_path, {})
+
+
+def test_dagster_home_of_the_environment_wins(tmp_path: Path) -> None:
+    environ = {"ONDINE_DATA_DIR": str(tmp_path), "DAGSTER_HOME": str(tmp_path / "home")}
+    assert load_settings(tmp_path, environ).dagster_home == tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ONDINE_LEDGER_URL", "ONDINE_LAKE_URL", "ONDINE_BUDGET_USD_PER_DAY", "ONDINE_BUDGETS"],
+)
+def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OndineError, match=f"{name} is not supported yet"):
+        load_settings(tmp_path, {name: "5"})
+    load_settings(tmp_path, {name: ""})
+
+
+def test_a_key_is_never_shown(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path, {"OPENAI_COMPATIBLE_API_KEY": "sk-canary"})
+    key = settings.api_key("openai_compatible")
+    assert key is not None
+    assert key.get_secret_value() == "sk-canary"
+    assert "sk-canary" not in repr(settings)
+    assert load_settings(tmp_path, {}).api_key("openai_compatible") is None
