@@ -11,11 +11,9 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 
-from tenacity import AsyncRetrying
-
 from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.progress import Progress
-from ondine_dagster.engine.retry import out_for_long
+from ondine_dagster.engine.retry import may_repeat, out_for_long, retrying
 from ondine_dagster.engine.rows import Outcome, Question, RowOutcome, explain, failed, stored
 from ondine_dagster.engine.stop import StopSign
 from ondine_dagster.engine.transport import Reply, Transport
@@ -36,12 +34,12 @@ from ondine_dagster.llm.provider import (
     error_class_of,
 )
 
-# a refused request in a run without any answer: one may be a bad row, three are a bad declaration
+# refused requests in a run without any answer: one may be a bad row, three are a bad declaration
 _BAD_REQUESTS_BEFORE_STOP = 3
 
 
 @dataclass(slots=True)
-class _Row:
+class Job:
     """A question on its way, and what it has cost so far (picodollars)."""
 
     question: Question
@@ -64,57 +62,70 @@ class Asker:
         context: RequestContext,
         *,
         concurrency: int,
+        max_attempts: int,
         stop: StopSign,
         progress: Progress,
     ) -> None:
+        """`max_attempts` bounds the requests per question of this run."""
         self._ledger = ledger
         self._provider = provider
         self._transport = transport
         self._context = context
         self._permits = asyncio.Semaphore(concurrency)
+        self._max_attempts = max_attempts
         self._stop = stop
         self._progress = progress
         self._bad_requests = 0
-        self._answered = False
+        self._older: set[bytes] = set()  # in flight when the first request was refused
+        # whether the provider takes our requests as they are: some answer of this run, old or new
+        self.answered = False
+        # requests that are reserved and whose end is not in the ledger yet
         self.in_flight: set[bytes] = set()
 
-    async def ask(
-        self, question: Question, partition: str, retry: AsyncRetrying
-    ) -> RowOutcome | None:
+    async def ask(self, job: Job) -> RowOutcome | None:
         """Return the end of the row, or None where somebody else is asking right now."""
-        row = _Row(question, partition)
-        result: RowOutcome | Failure | None = await retry(self._attempt, row)
-        if result is None:
-            return None
-        outcome = self._give_up(row, result) if isinstance(result, Failure) else result
-        if not row.attempts:
-            return outcome
-        return replace(
-            outcome,
-            cost=row.cost,
-            unknown_cost=row.unknown_cost,
-            attempts=row.attempts,
-            latency_ms=row.latency_ms,
-        )
+        result = await self._attempt(job)
+        if may_repeat(result):
+            result = await self._repeat(job, result)
+        if isinstance(result, Failure):
+            result = self._give_up(job, result)
+        return result and _with_costs(result, job)
+
+    async def _repeat(self, job: Job, first: RowOutcome | Failure | None) -> _Result:
+        """Ask again with pauses. A row that never failed does without the loop's CPU."""
+        known = [first]
+
+        async def attempt() -> _Result:
+            return known.pop() if known else await self._attempt(job)
+
+        retry = retrying(lambda: job.attempts >= self._max_attempts, self._stop.sleep)
+        result: _Result = await retry(attempt)
+        return result
 
     def not_attempted(self) -> RowOutcome:
         """Return the end of a row that the run stopped before."""
         assert self._stop.reason is not None
         return replace(failed(Outcome.NOT_ATTEMPTED, self._stop.reason), code=ErrorCode.STOPPED)
 
-    async def _attempt(self, row: _Row) -> RowOutcome | Failure | None:
+    async def _attempt(self, job: Job) -> _Result:
+        if self._stop.is_set():  # before queueing behind what is still in flight
+            return self.not_attempted()
         async with self._permits:
-            if self._stop.reason is not None:
+            if self._stop.is_set():
                 return self.not_attempted()
-            body = self._provider.body(row.question.messages)
-            reservation = self._reservation(row, len(body))
+            body = self._provider.body(job.question.messages)
+            reservation = self._reservation(job, len(body))
             decision = await self._ledger.reserve(reservation)
             if not decision.go:
-                return self._not_going(row.question.answer_key, decision)
-            return await self._send(row, reservation, body)
+                return self._not_going(job.question.answer_key, decision)
+            self.in_flight.add(reservation.attempt)
+            result = await self._send(job, reservation, body)
+            # not where that raised: whatever became of the request, it must not stay open
+            self.in_flight.discard(reservation.attempt)
+            return result
 
-    def _reservation(self, row: _Row, request_bytes: int) -> Reservation:
-        provider, question = self._provider, row.question
+    def _reservation(self, job: Job, request_bytes: int) -> Reservation:
+        provider, question = self._provider, job.question
         bound = provider.prompt_tokens_bound(question.messages)
         return Reservation(
             attempt=new_id(),
@@ -123,7 +134,7 @@ class Asker:
             reserved=provider.prices.worst_case(bound, provider.ceiling),
             reserved_tokens=bound + provider.ceiling,
             request_bytes=request_bytes,
-            partition=row.partition,
+            partition=job.partition,
         )
 
     def _not_going(self, key: bytes, decision: Decision) -> RowOutcome | None:
@@ -133,65 +144,81 @@ class Asker:
             return _held(decision.held[key])
         return None
 
-    async def _send(self, row: _Row, reservation: Reservation, body: bytes) -> RowOutcome | Failure:
+    async def _send(self, job: Job, reservation: Reservation, body: bytes) -> RowOutcome | Failure:
         attempt = reservation.attempt
-        if self._stop.reason is not None:  # set while the reservation was being written
+        if self._stop.is_set():  # set while the reservation was being written
             await self._ledger.settle(Settlement(attempt, "released", cost=0))
             return self.not_attempted()
-        self.in_flight.add(attempt)
         self._progress.requests += 1
         self._progress.in_flight += 1
         try:
-            result, settlement = await self._exchange(row, reservation, body)
+            result, settlement = await self._exchange(job, reservation, body)
             await self._ledger.settle(settlement)
         finally:
-            self.in_flight.discard(attempt)
             self._progress.in_flight -= 1
-        row.cost += settlement.cost or 0
+        job.cost += settlement.cost or 0
         if settlement.state == "unknown":
-            row.unknown_cost += reservation.reserved
+            job.unknown_cost += reservation.reserved
         if isinstance(result, Failure):
             return result
-        self._answered = True
+        self.answered = True
         return _answered(result, settlement)
 
     async def _exchange(
-        self, row: _Row, reservation: Reservation, body: bytes
+        self, job: Job, reservation: Reservation, body: bytes
     ) -> tuple[Completion | Failure, Settlement]:
-        row.attempts += 1
+        job.attempts += 1
         started = time.monotonic()
-        reply = await self._transport.post(body)
-        row.latency_ms = round(1000 * (time.monotonic() - started))
-        try:
-            result = (
-                self._provider.parse(reply.status, reply.headers, reply.body)
-                if isinstance(reply, Reply)
-                else reply
-            )
-        except Exception:  # our bug, on an answer that was paid: keep the money right, then crash
-            await self._ledger.settle(Settlement(reservation.attempt, "unknown"))
-            raise
+        result: Reply | Completion | Failure = await self._transport.post(body)
+        job.latency_ms = round(1000 * (time.monotonic() - started))
+        if isinstance(result, Reply):
+            result = self._provider.parse(result.status, result.headers, result.body)
         if isinstance(result, Failure):
-            row.bytes_left |= result.evidence is not Evidence.NOT_SENT
+            job.bytes_left |= result.evidence is not Evidence.NOT_SENT
             return result, _settlement_of_failure(result, reservation)
         return result, _settlement_of_answer(result, reservation, self._provider)
 
-    def _give_up(self, row: _Row, failure: Failure) -> RowOutcome:
+    def _give_up(self, job: Job, failure: Failure) -> RowOutcome:
         """Return the end of a row whose last attempt failed; stop the run where all would."""
-        if self._fatal(row, failure):
+        if self._fatal(job, failure):
             self._stop.set(failure)
             return failed(Outcome.NOT_ATTEMPTED, failure)
         return failed(Outcome.ERROR, failure)
 
-    def _fatal(self, row: _Row, failure: Failure) -> bool:
+    def _fatal(self, job: Job, failure: Failure) -> bool:
         if failure.error_class is ErrorClass.EXHAUSTED or out_for_long(failure):
             return True
         if failure.code is ErrorCode.BAD_REQUEST:
-            self._bad_requests += 1
-            return not self._answered and self._bad_requests >= _BAD_REQUESTS_BEFORE_STOP
+            return self._all_refused()
         if failure.error_class is ErrorClass.CONFIG:
             return True
-        return failure.code is ErrorCode.CONNECT_FAILED and not row.bytes_left
+        return failure.code is ErrorCode.CONNECT_FAILED and not job.bytes_left
+
+    def _all_refused(self) -> bool:
+        """Return whether it is the declaration that the provider refuses, and not some rows.
+
+        A refusal comes sooner than an answer: wait for what was in flight at the first one.
+        """
+        if not self._bad_requests:
+            self._older = set(self.in_flight)
+        self._bad_requests += 1
+        enough = self._bad_requests >= _BAD_REQUESTS_BEFORE_STOP
+        return enough and not self.answered and self._older.isdisjoint(self.in_flight)
+
+
+_Result = RowOutcome | Failure | None
+
+
+def _with_costs(outcome: RowOutcome, job: Job) -> RowOutcome:
+    if not job.attempts:
+        return outcome
+    return replace(
+        outcome,
+        cost=job.cost,
+        unknown_cost=job.unknown_cost,
+        attempts=job.attempts,
+        latency_ms=job.latency_ms,
+    )
 
 
 def _held(unknown: int) -> RowOutcome:

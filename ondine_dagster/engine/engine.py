@@ -10,6 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -61,6 +62,7 @@ class Engine:
         self._runner: Runner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._error: BaseException | None = None
+        self._closing = False
         self.progress = Progress()
         self.stopped: Failure | None = None
 
@@ -73,17 +75,19 @@ class Engine:
         our own bugs as they were.
         """
         thread = threading.Thread(target=self._thread, args=(feeds,), name="engine", daemon=True)
-        thread.start()
         finished = False
         try:
+            thread.start()
             while (chunk := self._next()) is not None:
                 yield chunk
                 self._tell("consumed", len(chunk.outcomes))
             finished = True
         finally:
             if not finished:
+                self._closing = True
                 self._tell("interrupt")
-            thread.join()
+            if thread.is_alive():
+                thread.join()
         if self._error is not None:
             raise self._error
 
@@ -96,14 +100,16 @@ class Engine:
 
     def _tell(self, method: str, *args: int) -> None:
         """Call a method of the runner on its loop."""
-        if self._loop is not None and self._runner is not None and not self._loop.is_closed():
+        if self._loop is None:
+            return  # it looks at _closing when it starts
+        with suppress(RuntimeError):  # the loop has ended: nobody listens any more
             self._loop.call_soon_threadsafe(getattr(self._runner, method), *args)
 
     def _thread(self, feeds: Iterable[PartitionFeed]) -> None:
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
                 runner.run(self._main(feeds))
-        except BaseException as error:  # handed to the caller's thread, which raises it
+        except BaseException as error:  # noqa: BLE001 (the caller's thread raises it)
             self._error = error
         finally:
             self._out.put(None)
@@ -122,6 +128,7 @@ class Engine:
             transport,
             self._context,
             concurrency=limits.concurrency,
+            max_attempts=limits.max_attempts,
             stop=stop,
             progress=self.progress,
         )
@@ -132,12 +139,13 @@ class Engine:
             ceiling=self._context.ceiling,
             # twice: while some back off, others use their permits
             workers=2 * limits.concurrency,
-            max_attempts=limits.max_attempts,
             window_rows=limits.window_rows,
             stop=stop,
             progress=self.progress,
         )
         self._loop = asyncio.get_running_loop()
+        if self._closing:  # the caller left before there was a loop to tell
+            self._runner.interrupt()
         try:
             await self._runner.run(feeds, limits.drain_seconds)
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from ondine_dagster.llm.errors import Failure
 
@@ -18,14 +18,16 @@ LONGEST_WAIT_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 120.0
 
 
-def retrying(max_attempts: int, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
+def retrying(
+    used_up: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]
+) -> AsyncRetrying:
     """Return a retry loop for calls that return a `Failure` when they may be repeated.
 
-    Gives back the last result when the attempts are used up. One loop serves one task.
+    Gives back the last result when the attempts are `used_up`. One loop serves one question.
     """
     return AsyncRetrying(
-        retry=retry_if_result(_may_repeat),
-        stop=stop_after_attempt(max_attempts),
+        retry=retry_if_result(may_repeat),
+        stop=lambda _: used_up(),
         wait=wait_seconds,
         sleep=sleep,
         retry_error_callback=_last_result,
@@ -38,19 +40,20 @@ def wait_seconds(state: RetryCallState) -> float:
     Jitter keeps rows that failed together from coming back together.
     """
     failure = _result(state)
-    if isinstance(failure, Failure) and failure.retry_after is not None:
-        return failure.retry_after * random.uniform(1.0, 1.1)
+    if isinstance(failure, Failure) and failure.retry_after:  # 0: come back when you like
+        return failure.retry_after * random.uniform(1.0, 1.1)  # noqa: S311 (no secret)
     longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (state.attempt_number - 1))
-    return random.uniform(longest / 2, longest)
+    return random.uniform(longest / 2, longest)  # noqa: S311 (no secret)
 
 
-def _may_repeat(result: object) -> bool:
+def may_repeat(result: object) -> bool:
+    """Return whether the same request may be sent again."""
     return isinstance(result, Failure) and result.retryable and not out_for_long(result)
 
 
 def out_for_long(failure: Failure) -> bool:
     """Return whether the provider asked for a longer wait than a run should sleep."""
-    return (failure.retry_after or 0) > LONGEST_RETRY_AFTER_SECONDS
+    return failure.retryable and (failure.retry_after or 0) > LONGEST_RETRY_AFTER_SECONDS
 
 
 def _result(state: RetryCallState) -> object:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from ondine_dagster.ledger.records import Answer, CostSource
 from ondine_dagster.llm.errors import EXPLANATIONS, ErrorClass, ErrorCode, Failure
-from ondine_dagster.llm.provider import Usage, Verdict, error_class_of
+from ondine_dagster.llm.provider import NO_USAGE, Usage, Verdict, error_class_of
 
 
 class Outcome(StrEnum):
@@ -41,7 +41,7 @@ class RowOutcome:
     text: str | None = None
     finish_reason: str | None = None
     model_served: str | None = None
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     cost: int = 0
     unknown_cost: int = 0
     cost_source: CostSource | str | None = None
@@ -73,16 +73,18 @@ def failed(outcome: Outcome, failure: Failure) -> RowOutcome:
 def stored(answer: Answer) -> RowOutcome:
     """Return the end of a row whose question the ledger has answered before."""
     good = answer.verdict is Verdict.OK
+    # a refusal that cost nothing has no answer: what is remembered is the provider's message
+    refused = answer.verdict is Verdict.FAILED
     return RowOutcome(
         outcome=Outcome.ANSWERED if good else Outcome.ERROR,
-        text=answer.text,
+        text=None if refused else answer.text,
         finish_reason=answer.finish_reason,
         model_served=answer.model_served,
         usage=answer.usage,
         cost_source="reused",
         error_class=error_class_of(answer.verdict),
         code=answer.code,
-        message=explain(answer.code, answer.finish_reason),
+        message=answer.text if refused else explain(answer.code, answer.finish_reason),
         flags=answer.flags,
     )
 

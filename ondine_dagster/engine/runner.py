@@ -12,10 +12,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import TypeVar, cast
 
-from ondine_dagster.engine.asking import Asker
+from ondine_dagster.engine.asking import Asker, Job
 from ondine_dagster.engine.ordering import PartitionBuffer
 from ondine_dagster.engine.progress import Progress
-from ondine_dagster.engine.retry import retrying
 from ondine_dagster.engine.rows import (
     Chunk,
     PartitionFeed,
@@ -33,6 +32,7 @@ _FIRST_POLL_SECONDS, _LONGEST_POLL_SECONDS = 0.05, 2.0
 _REAP_SECONDS = 0.5
 _T = TypeVar("_T")
 _END = object()
+_Row = Question | RowOutcome
 _Slot = tuple[PartitionBuffer, int]
 
 
@@ -47,7 +47,6 @@ class Runner:
         *,
         ceiling: int,
         workers: int,
-        max_attempts: int,
         window_rows: int,
         stop: StopSign,
         progress: Progress,
@@ -57,17 +56,17 @@ class Runner:
         self._emit = emit
         self._ceiling = ceiling
         self._workers = workers
-        self._max_attempts = max_attempts
         self._window = window_rows
+        # a quarter of the window: what waits to make a chunk must never fill it
         self._chunk_rows = max(1, min(CHUNK_ROWS, window_rows // 4))
         self._stop = stop
         self._progress = progress
         self._outstanding = 0  # rows fed and not yet taken by the consumer
         self._room = asyncio.Event()
-        self._ready: asyncio.Queue[tuple[Question, str] | None] = asyncio.Queue()
+        self._ready: asyncio.Queue[Job | None] = asyncio.Queue()
         self._slots: dict[bytes, list[_Slot]] = defaultdict(list)
         self._idle = asyncio.Event()
-        self._taken: dict[bytes, tuple[Question, str]] = {}
+        self._taken: dict[bytes, Job] = {}
         self._some_taken = asyncio.Event()
         self._aborted = asyncio.Event()
         self._bug: BaseException | None = None
@@ -88,13 +87,13 @@ class Runner:
         await asyncio.wait({feeding, poller})
         if self._bug is not None:
             raise self._bug
-        if feeding.exception() is not None:
-            raise feeding.exception()  # type: ignore[misc]
 
     def interrupt(self) -> None:
         """Send nothing more; what is in flight may end."""
         self._stop.set(INTERRUPTED)
-        self._abort()
+        self._aborted.set()
+        self._room.set()
+        self._idle.set()
 
     def consumed(self, rows: int) -> None:
         """The consumer has taken `rows` rows off our hands."""
@@ -104,15 +103,14 @@ class Runner:
     def _stopping(self) -> bool:
         return self._aborted.is_set()
 
-    def _abort(self) -> None:
-        self._aborted.set()
-        self._room.set()
-        self._idle.set()
-
     async def _abandon(self, late: set[asyncio.Task[None]]) -> None:
         """Requests that did not end in time: unknown, in one transaction, then let go."""
         lost = [Settlement(attempt, "unknown") for attempt in self._asker.in_flight]
-        await asyncio.to_thread(self._ledger.settle_all, lost)
+        try:
+            if lost:
+                await asyncio.to_thread(self._ledger.settle_all, lost)
+        except Exception as error:  # noqa: BLE001 (they stay open until this process is reaped)
+            self._crash(error)
         for task in late:
             task.cancel()
         if late:
@@ -125,32 +123,37 @@ class Runner:
             async for feed in _in_thread(feeds):
                 buffer = PartitionBuffer(feed.key)
                 async for batch in _in_thread(feed.batches):
-                    await self._wait_for_room()
+                    await self._take_in_steps(buffer, batch)
                     if self._stopping():
                         return
-                    await self._take_in(buffer, batch)
                 buffer.complete()
                 self._flush(buffer)
             await self._wait_until_idle()
-        except Exception as error:
+        except BaseException as error:  # noqa: BLE001 (raised by run, with its type)
             self._crash(error)
 
-    async def _wait_for_room(self) -> None:
-        while self._outstanding >= self._window and not self._stopping():
-            self._room.clear()
-            await self._room.wait()
+    async def _take_in_steps(self, buffer: PartitionBuffer, batch: Sequence[_Row]) -> None:
+        """Take in as many rows at a time as the window has room for."""
+        taken = 0
+        while taken < len(batch) and not self._stopping():
+            room = self._window - self._outstanding
+            if room > 0:
+                await self._take_in(buffer, batch[taken : taken + room])
+                taken += room
+            else:
+                self._room.clear()
+                await self._room.wait()
 
     async def _wait_until_idle(self) -> None:
         while self._slots and not self._stopping():
             self._idle.clear()
             await self._idle.wait()
 
-    async def _take_in(
-        self, buffer: PartitionBuffer, batch: Sequence[Question | RowOutcome]
-    ) -> None:
+    async def _take_in(self, buffer: PartitionBuffer, batch: Sequence[_Row]) -> None:
         """Place what is known already; queue the rest."""
         keys = {row.answer_key for row in batch if isinstance(row, Question)}
         found = await asyncio.to_thread(self._ledger.look_up, keys, self._ceiling) if keys else {}
+        self._asker.answered |= bool(found)
         self._outstanding += len(batch)
         self._progress.fed += len(batch)
         for row in batch:
@@ -167,24 +170,21 @@ class Runner:
         slots = self._slots[question.answer_key]
         slots.append(slot)
         if len(slots) == 1:  # the others with this question wait for its answer
-            self._ready.put_nowait((question, slot[0].key))
+            self._ready.put_nowait(Job(question, slot[0].key))
 
     # asking
 
     async def _work(self) -> None:
-        retry = retrying(self._max_attempts, self._stop.sleep)
-        while (job := await self._ready.get()) is not None:
-            question, partition = job
-            try:
-                outcome = await self._asker.ask(question, partition, retry)
-            except Exception as error:
-                self._crash(error)
-                return
-            if outcome is None:
-                self._taken[question.answer_key] = job
-                self._some_taken.set()
-            else:
-                self._end(question.answer_key, outcome)
+        try:
+            while (job := await self._ready.get()) is not None:
+                outcome = await self._asker.ask(job)
+                if outcome is None:
+                    self._taken[job.question.answer_key] = job
+                    self._some_taken.set()
+                else:
+                    self._end(job.question.answer_key, outcome)
+        except Exception as error:  # noqa: BLE001 (raised by run, with its type)
+            self._crash(error)
 
     def _end(self, key: bytes, outcome: RowOutcome) -> None:
         first, *others = self._slots.pop(key)
@@ -217,7 +217,7 @@ class Runner:
     async def _poll_taken(self) -> None:
         try:
             await self._poll_for_ever()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (raised by run, with its type)
             self._crash(error)
 
     async def _poll_for_ever(self) -> None:
@@ -225,7 +225,7 @@ class Runner:
         while True:
             await self._some_taken.wait()
             await self._stop.sleep(wait)
-            if self._stop.reason is not None:
+            if self._stop.is_set():
                 self._let_taken_go()
                 continue
             if time.monotonic() - reaped >= _REAP_SECONDS:  # whoever asks may have died

@@ -25,6 +25,10 @@ class StopSign:
             self.reason = reason
             self._event.set()
 
+    def is_set(self) -> bool:
+        """Return whether nothing more may be sent."""
+        return self._event.is_set()
+
     async def sleep(self, seconds: float) -> None:
         """Sleep, or until the sign is set."""
         with suppress(TimeoutError):

@@ -19,12 +19,13 @@ from ondine_dagster.llm.classify import classify_error
 from ondine_dagster.llm.errors import ErrorCode, Failure
 from ondine_dagster.llm.prices import Prices
 from ondine_dagster.llm.provider import Completion, Usage, Verdict
-from ondine_dagster.llm.structured import compact_json, wire_schema
+from ondine_dagster.llm.structured import CHARACTERS_REPLACED, compact_json, wire_schema
 from ondine_dagster.spec import Llm, OutputField
 
 # Chat templates wrap each message and the conversation in tokens that no byte of ours shows.
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_PER_REQUEST = 64
+_MOST_TOKENS = 10**9
 
 _FINISH_CODES = {
     "content_filter": (Verdict.REFUSED, ErrorCode.CONTENT_FILTERED),
@@ -106,8 +107,8 @@ def parse_completion(body: bytes) -> Completion:
     try:
         reply, flags = _load(body), []
     except _Repaired as found:
-        reply, flags = found.reply, ["characters_replaced"]
-    except ValueError as error:
+        reply, flags = found.reply, [CHARACTERS_REPLACED]
+    except (ValueError, RecursionError) as error:
         not_finite = isinstance(error, _NotFinite)
         code = ErrorCode.REPLY_NOT_FINITE if not_finite else ErrorCode.REPLY_NOT_JSON
         return Completion(Verdict.INVALID, body.decode("utf-8", "replace"), code)
@@ -148,7 +149,7 @@ def _content(reply: dict[str, Any]) -> _Content:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return Verdict.INVALID, None, ErrorCode.NO_CHOICES, None
     finish = choices[0].get("finish_reason")
-    finish = finish if isinstance(finish, str) else None
+    finish = None if finish is None else str(finish)
     message = choices[0].get("message")
     if not isinstance(message, dict):
         return Verdict.INVALID, None, ErrorCode.NO_MESSAGE, finish
@@ -194,8 +195,11 @@ def _detail(details: object, name: str) -> int | None:
 
 
 def _count(value: object) -> int | None:
-    """Return a token count; what is not a whole number of zero or more is unknown."""
-    return value if type(value) is int and 0 <= value < 2**53 else None
+    """Return a token count; what is not a whole number of zero or more is unknown.
+
+    So is nonsense: its price would not fit the ledger's integers.
+    """
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 class _NotFinite(ValueError):

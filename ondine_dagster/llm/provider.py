@@ -45,6 +45,9 @@ class Usage:
         return self.prompt_tokens is not None and self.completion_tokens is not None
 
 
+NO_USAGE = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A body that was received, and paid: usable or not.
@@ -57,7 +60,7 @@ class Completion:
     text: str
     code: ErrorCode | None = None
     finish_reason: str | None = None
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     model_served: str | None = None
     remote_id: str | None = None
     flags: tuple[str, ...] = ()

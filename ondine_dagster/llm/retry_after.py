@@ -38,7 +38,7 @@ def _number(text: str | None) -> float | None:
 def _until_date(text: str | None, now: datetime | None) -> float | None:
     try:
         moment = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError):  # garbage of every size
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -20,6 +20,7 @@ from ondine_dagster.spec import AcceptList, AcceptPattern, AcceptRange, Output, 
 
 Value = str | int | float | bool | None
 _INT64_BOUND = 2**63
+CHARACTERS_REPLACED = "characters_replaced"  # the flag of an answer with broken Unicode
 
 
 def compact_json(value: Any) -> str:
@@ -98,6 +99,16 @@ class AnswerReader:
             return self._values(_parse_object(text))
         except _Rejected as rejected:
             return Rejection(rejected.code, str(rejected))
+
+    def replaces_characters(self, text: str) -> bool:
+        """Return whether a text that `read` accepts has half a surrogate pair, read as U+FFFD."""
+        if not self._checks or ("\\ud" not in text and "\\uD" not in text):
+            return False
+        try:
+            from_json(text)
+        except ValueError:
+            return True
+        return False
 
     def _values(self, answer: dict[str, Any]) -> dict[str, Value]:
         values: dict[str, Value] = {}

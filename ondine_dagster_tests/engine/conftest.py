@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ondine_dagster.engine import retry
+from ondine_dagster.simulator import Simulator
+from ondine_dagster_tests.engine.harness import Harness
+
+MakeHarness = Callable[..., Harness]
+
+
+@pytest.fixture
+def make_harness(tmp_path: Path) -> Iterator[MakeHarness]:
+    """Make harnesses; their ledgers are closed at the end of the test."""
+    with ExitStack() as stack:
+
+        def make(base_url: str, folder: str = "data", **llm: Any) -> Harness:
+            return stack.enter_context(closing(Harness(tmp_path / folder, base_url, **llm)))
+
+        yield make
+
+
+@pytest.fixture
+def harness(make_harness: MakeHarness, simulator: Simulator) -> Harness:
+    """A harness for the running simulator."""
+    return make_harness(simulator.base_url)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back off for milliseconds."""
+    monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "LONGEST_WAIT_SECONDS", 0.002)

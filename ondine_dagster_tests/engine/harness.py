@@ -1,0 +1,131 @@
+"""One ledger and one provider, and runs of the engine on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from ondine_dagster.engine.engine import Engine, EngineLimits
+from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome
+from ondine_dagster.ledger import schema
+from ondine_dagster.ledger.audit import check
+from ondine_dagster.ledger.identity import answer_key, digest, text_digest
+from ondine_dagster.ledger.ledger import Ledger
+from ondine_dagster.ledger.records import RequestContext
+from ondine_dagster.llm.openai_compatible import OpenAICompatible
+from ondine_dagster.llm.prompt import messages_json
+from ondine_dagster.llm.provider import Provider
+from ondine_dagster.spec import Llm
+
+_MODEL = digest("a test's model")
+Row = Question | RowOutcome
+
+
+@dataclass
+class Run:
+    """What came out of the engine."""
+
+    engine: Engine
+    chunks: list[Chunk] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[RowOutcome]:
+        """All rows, chunk by chunk."""
+        return [row for chunk in self.chunks for row in chunk.outcomes]
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        return [row.outcome for row in self.rows]
+
+    @property
+    def texts(self) -> list[str | None]:
+        return [row.text for row in self.rows]
+
+    def partition(self, key: str) -> list[RowOutcome]:
+        return [row for chunk in self.chunks if chunk.partition == key for row in chunk.outcomes]
+
+
+class Harness:
+    """Runs on one data folder, against one address."""
+
+    def __init__(self, folder: Path, base_url: str, **llm: Any) -> None:
+        self.ledger = Ledger(folder / "ledger.sqlite")
+        declared = {
+            "provider": "openai_compatible",
+            "name": "demo-model",
+            "base_url": base_url,
+            "prices": {"input_per_million_usd": "0.15", "output_per_million_usd": "0.60"},
+        }
+        self.provider: Provider = OpenAICompatible(Llm.model_validate(declared | llm), {})
+        self.max_unknown = 2
+
+    def close(self) -> None:
+        self.ledger.close()
+
+    def engine(self, **limits: Any) -> Engine:
+        provider = self.provider
+        context = RequestContext(
+            dataset="test",
+            run_scope="run",
+            provider=provider.name,
+            identity=provider.identity,
+            base_url=provider.base_url,
+            model=provider.model,
+            ceiling=provider.ceiling,
+            price_version=provider.price_version,
+            max_unknown=self.max_unknown,
+        )
+        settings = {"concurrency": 8, "timeout_seconds": 30} | limits
+        return Engine(self.ledger, provider, context, EngineLimits(**settings))
+
+    def run(self, *partitions: Iterable[Row], **limits: Any) -> Run:
+        """Run partitions p0, p1, ... to the end."""
+        run = Run(self.engine(**limits))
+        run.chunks += run.engine.run(feeds(*partitions))
+        return run
+
+    def attempts(self) -> list[sa.Row[Any]]:
+        with self.ledger.database.read() as connection:
+            return list(connection.execute(sa.select(schema.attempts)).all())
+
+    def states(self) -> dict[str, int]:
+        """Return how many attempts stand in which state."""
+        found: dict[str, int] = {}
+        for attempt in self.attempts():
+            found[attempt.state] = found.get(attempt.state, 0) + 1
+        return found
+
+    def problems(self) -> list[str]:
+        """Return what the ledger's own audit finds."""
+        with self.ledger.database.read() as connection:
+            return check(connection)
+
+
+def question(text: str, row_key: str | None = None) -> Question:
+    messages = messages_json(None, text)
+    key = answer_key(text_digest(messages), _MODEL, _MODEL, _MODEL)
+    return Question(row_key or text, key, messages)
+
+
+def questions(count: int, text: str = "[[token={n}]] row {n}") -> list[Question]:
+    return [question(text.format(n=n), f"row-{n}") for n in range(count)]
+
+
+def feeds(*partitions: Iterable[Row], batch_rows: int = 100) -> Iterator[PartitionFeed]:
+    for number, rows in enumerate(partitions):
+        yield PartitionFeed(f"p{number}", _batches(rows, batch_rows))
+
+
+def _batches(rows: Iterable[Row], size: int) -> Iterator[Sequence[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,281 @@
+"""The one retry layer: what is asked again, how often, after how long, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from tenacity import AsyncRetrying, RetryCallState
+
+from ondine_dagster.engine import asking, retry
+from ondine_dagster.engine.rows import Outcome
+from ondine_dagster.engine.stop import StopSign
+from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
+from ondine_dagster.simulator import FaultPlan, Simulator
+from ondine_dagster_tests.engine.conftest import MakeHarness
+from ondine_dagster_tests.engine.harness import Harness, question, questions
+from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Collect the waits instead of waiting."""
+    waited: list[float] = []
+
+    async def sleep(self: StopSign, seconds: float) -> None:
+        waited.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(StopSign, "sleep", sleep)
+    return waited
+
+
+def failure(retry_after: float | None = None) -> Failure:
+    return Failure(
+        ErrorClass.CAPACITY, ErrorCode.RATE_LIMITED, "slow down", Evidence.REFUSED, retry_after
+    )
+
+
+def wait_after(attempt: int, retry_after: float | None = None) -> float:
+    state = RetryCallState(AsyncRetrying(), None, (), {})
+    state.attempt_number = attempt
+    state.set_result(failure(retry_after))
+    return retry.wait_seconds(state)
+
+
+@pytest.mark.behaviour("P-10")
+@pytest.mark.behaviour("P-19")
+@pytest.mark.parametrize("told", [None, 0.0])
+def test_the_wait_grows_to_a_longest_one_and_has_jitter(told: float | None) -> None:
+    for attempt, longest in [(1, 0.5), (2, 1), (3, 2), (6, 16), (7, 30), (50, 30)]:
+        drawn = [wait_after(attempt, told) for _ in range(50)]
+        assert all(longest / 2 <= wait <= longest for wait in drawn)
+        assert len(set(drawn)) > 1
+
+
+@pytest.mark.behaviour("P-10")
+def test_a_wait_that_the_provider_names_is_kept_with_a_little_jitter() -> None:
+    drawn = [wait_after(1, 7.0) for _ in range(50)]
+    assert all(7.0 <= wait <= 7.7 for wait in drawn)
+    assert len(set(drawn)) > 1
+
+
+@pytest.mark.behaviour("P-10")
+def test_retry_after_of_the_server_is_what_the_row_waits(
+    harness: Harness, waits: list[float]
+) -> None:
+    rows = [
+        question("[[fault=429 times=1 retry_after=3]] [[token=a]]"),
+        question("[[fault=503 times=1 retry_after_ms=40000]] [[token=b]]"),
+        question('[[fault=429 times=1 retry_after="Fri, 20 Nov 2020 12:00:00 GMT"]] [[token=c]]'),
+        question("[[fault=429 times=1 retry_after=soon]] [[token=d]]"),
+    ]
+    assert harness.run(rows, concurrency=1).texts == ["a", "b", "c", "d"]
+    named = sorted(waits)
+    assert 3 <= named[2] <= 3.3
+    assert 40 <= named[3] <= 44
+    assert all(0.25 <= wait <= 0.5 for wait in named[:2])
+
+
+@pytest.mark.behaviour("P-10")
+@pytest.mark.parametrize("status", ["429", "503"])
+def test_a_provider_that_is_out_for_an_hour_stops_the_run(
+    harness: Harness, simulator: Simulator, waits: list[float], status: str
+) -> None:
+    rows = [question(f"[[fault={status} retry_after=3600]]"), *questions(50)]
+    run = harness.run(rows, concurrency=1)
+    assert set(run.outcomes) == {Outcome.NOT_ATTEMPTED}
+    assert run.engine.stopped is not None
+    assert run.engine.stopped.retry_after == 3600
+    assert simulator.bill.totals.requests == 1
+    assert waits == []
+
+
+@pytest.mark.behaviour("P-21")
+@pytest.mark.parametrize("fault", ["429", "500", "503", "408", "409", "html"])
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_no_row_is_sent_more_often_than_declared(
+    make_harness: MakeHarness,
+    simulator: Simulator,
+    waits: list[float],
+    fault: str,
+    max_attempts: int,
+) -> None:
+    harness = make_harness(simulator.base_url)
+    harness.max_unknown = 100
+    rows = questions(10, "[[fault=" + fault + "]] {n}")
+    run = harness.run(rows, max_attempts=max_attempts)
+    assert simulator.bill.totals.requests == 10 * max_attempts
+    assert {line.requests for line in simulator.bill.snapshot().prompts.values()} == {max_attempts}
+    assert {row.attempts for row in run.rows} == {max_attempts}
+    assert set(run.outcomes) == {Outcome.ERROR}
+    assert len(waits) == 10 * (max_attempts - 1)
+
+
+@pytest.mark.behaviour("P-21")
+@pytest.mark.parametrize("fault", ["reset_before", "reset_after", "half_close", "truncated"])
+def test_unknown_outcomes_are_asked_again_within_their_bound_over_all_runs(
+    harness: Harness, simulator: Simulator, waits: list[float], fault: str
+) -> None:
+    rows = questions(5, "[[fault=" + fault + "]] {n}")
+    first = harness.run(rows, max_attempts=10)
+    assert set(first.outcomes) == {Outcome.HELD}
+    assert {row.code for row in first.rows} == {ErrorCode.UNKNOWN_HELD}
+    assert {row.attempts for row in first.rows} == {3}  # one, and max_unknown = 2 again
+    assert all(row.unknown_cost > 0 for row in first.rows)
+    assert set(harness.run(rows, max_attempts=10).outcomes) == {Outcome.HELD}
+    assert simulator.bill.totals.requests == 15
+    assert simulator.bill.totals.repeats <= 15
+    assert harness.states() == {"unknown": 15}
+    assert harness.problems() == []
+
+
+@pytest.mark.behaviour("P-12")
+def test_a_stalled_request_is_unknown_and_charged_as_an_estimate(
+    harness: Harness, waits: list[float]
+) -> None:
+    rows = [question("[[fault=stall times=1]] [[token=a]]")]
+    run = harness.run(rows, timeout_seconds=0.3)
+    (row,) = run.rows
+    assert (row.text, row.attempts) == ("a", 2)
+    assert harness.states() == {"unknown": 1, "settled": 1}
+    assert row.unknown_cost == next(a.reserved for a in harness.attempts() if a.state == "unknown")
+    assert run.engine.progress.unknown_cost == row.unknown_cost
+
+
+@pytest.mark.parametrize(
+    "fault", ["400", "context_length", "content_policy", "413", "length", "malformed_json"]
+)
+def test_what_cannot_get_better_is_sent_once(
+    harness: Harness, simulator: Simulator, waits: list[float], fault: str
+) -> None:
+    harness.run([*questions(5), question(f"[[fault={fault}]] {fault}")], concurrency=1)
+    assert simulator.bill.totals.requests == 6
+    assert waits == []
+
+
+# stopping
+
+
+@pytest.mark.behaviour("P-9")
+@pytest.mark.behaviour("P-11")
+@pytest.mark.parametrize("fault", ["401", "403", "404", "402", "insufficient_quota", "405"])
+def test_a_fatal_reply_stops_after_the_requests_in_flight(
+    harness: Harness, simulator: Simulator, fault: str
+) -> None:
+    paid = questions(20, "[[token=paid{n}]]")
+    harness.run(paid)
+    simulator.reset()
+    simulator.fail(FaultPlan(rates={fault: 1.0}))
+    new = questions(200, "[[token=new{n}]]")
+    mixed = [row for pair in zip(new[:20], paid, strict=True) for row in pair]
+    run = harness.run(mixed, new[20:], concurrency=4)
+    assert simulator.bill.totals.requests <= 4
+    # what was paid before is used all the same; the rest waits for the next run
+    assert [row.text for row in run.partition("p0")][1::2] == [f"paid{n}" for n in range(20)]
+    assert Counter(run.outcomes) == {Outcome.ANSWERED: 20, Outcome.NOT_ATTEMPTED: 200}
+    assert run.engine.stopped is not None
+    assert not run.engine.stopped.retryable
+    assert harness.problems() == []
+    simulator.fail(FaultPlan())
+    assert set(harness.run(mixed, new[20:]).outcomes) == {Outcome.ANSWERED}
+
+
+def test_a_dead_server_stops_the_run_and_costs_nothing(
+    make_harness: MakeHarness, waits: list[float]
+) -> None:
+    with RawServer(lambda peer: None) as server:
+        base_url = f"http://{server.address}/v1"
+    harness = make_harness(base_url)
+    run = harness.run(questions(100), concurrency=4, max_attempts=3)
+    assert set(run.outcomes) == {Outcome.NOT_ATTEMPTED}
+    assert run.engine.stopped is not None
+    assert run.engine.stopped.code is ErrorCode.CONNECT_FAILED
+    assert run.engine.progress.requests <= 8 * 3
+    assert harness.states().keys() == {"released"}
+
+
+@pytest.mark.behaviour("P-11")
+def test_a_declaration_that_is_refused_stops_before_many_rows(
+    harness: Harness, simulator: Simulator
+) -> None:
+    run = harness.run(questions(500, "[[fault=400]] {n}"), concurrency=4)
+    assert run.engine.stopped is not None
+    assert run.engine.stopped.code is ErrorCode.BAD_REQUEST
+    assert simulator.bill.totals.requests <= 3 * 4
+    assert Counter(run.outcomes)[Outcome.NOT_ATTEMPTED] >= 488
+
+
+def test_poison_rows_do_not_stop_a_run_that_has_answers(
+    harness: Harness, simulator: Simulator
+) -> None:
+    poison = questions(10, "[[fault=400]] {n}")
+    run = harness.run([*questions(2), *poison, *questions(20)], concurrency=2)
+    assert run.engine.stopped is None
+    assert Counter(run.outcomes) == {Outcome.ANSWERED: 22, Outcome.ERROR: 10}
+    # nor one whose answers are old
+    assert harness.run([*questions(2), *poison], concurrency=2).engine.stopped is None
+
+
+def test_poison_rows_wait_for_the_answers_that_are_on_their_way(
+    make_harness: MakeHarness,
+) -> None:
+    """Refusals come at once, answers take their time: the first are not yet a verdict."""
+    refused = threading.Semaphore(0)
+
+    def behave(peer: Peer) -> None:
+        while True:
+            if b"poison" in peer.request():
+                peer.send(reply(b'{"error":{"message":"no"}}', status="400 Bad Request"))
+                refused.release()
+            else:
+                for _ in range(5):
+                    refused.acquire()
+                refused.release(5)
+                peer.send(reply(b'{"choices":[{"message":{"content":"fine"}}]}'))
+
+    with RawServer(behave) as server:
+        harness = make_harness(f"http://{server.address}/v1")
+        rows = [question("slow"), *questions(8, "poison {n}"), question("last")]
+        run = harness.run(rows, concurrency=2)
+    assert run.engine.stopped is None
+    assert Counter(run.outcomes) == {Outcome.ANSWERED: 2, Outcome.ERROR: 8}
+
+
+def test_a_row_that_backs_off_gives_its_permit_to_another(
+    harness: Harness, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backing_off = threading.Event()
+
+    async def sleep(self: StopSign, seconds: float) -> None:
+        backing_off.set()
+        while simulator.bill.totals.answered < 20:  # woken by nothing but the others' answers
+            await asyncio.sleep(0.001)
+
+    monkeypatch.setattr(StopSign, "sleep", sleep)
+    rows = [question("[[fault=429 times=1]] [[token=first]]"), *questions(20)]
+    run = harness.run(rows, concurrency=1)
+    assert backing_off.is_set()
+    assert run.texts == ["first", *(str(n) for n in range(20))]
+    assert simulator.bill.totals.max_in_flight == 1
+
+
+def test_a_question_that_somebody_else_asks_keeps_its_attempts(
+    harness: Harness, simulator: Simulator, waits: list[float]
+) -> None:
+    """Failed once, then taken over, then free again: what it has used up is not forgotten."""
+    answers: Iterator[str] = iter(["go", "taken", "go", "go"])
+    asker = asking.Asker._attempt
+    original = asker
+
+    async def attempt(self: asking.Asker, job: asking.Job) -> object:
+        return None if next(answers, "go") == "taken" else await original(self, job)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asking.Asker, "_attempt", attempt)
+        run = harness.run([question("[[fault=500]] x")], max_attempts=3)
+    assert simulator.bill.totals.requests == 3
+    assert run.rows[0].attempts == 3
