@@ -17,13 +17,15 @@ from pydantic import SecretStr
 
 from ondine_dagster.spec.errors import OndineError
 
-DATA_DIR = "ONDINE_DATA_DIR"
+DATA_DIR, DAGSTER_HOME = "ONDINE_DATA_DIR", "DAGSTER_HOME"
+DEMO_BASE_URL = "ONDINE_DEMO_BASE_URL"  # read by the sample declaration
 _NOT_SUPPORTED_YET = {
     "ONDINE_LEDGER_URL": "the ledger is SQLite in the data folder",
     "ONDINE_LAKE_URL": "the lake is a folder in the data folder",
     "ONDINE_BUDGET_USD_PER_DAY": "no budget can be declared",
     "ONDINE_BUDGETS": "no budget can be declared",
 }
+_KEY_ENDINGS = ("_API_KEY", "_API_TOKEN")
 API_KEY_VARIABLES = {"openai_compatible": "OPENAI_COMPATIBLE_API_KEY"}
 
 
@@ -45,6 +47,11 @@ class Settings:
         """Return the SQLite file of the ledger."""
         return self.data_dir / "ledger.sqlite"
 
+    @property
+    def own_dagster_home(self) -> Path:
+        """Return where Dagster's records go unless DAGSTER_HOME says otherwise."""
+        return self.data_dir / "dagster_home"
+
     def api_key(self, provider: str) -> SecretStr | None:
         """Return the key of `provider`, or None where its variable is unset or empty."""
         return self.api_keys.get(provider)
@@ -61,7 +68,7 @@ def load_settings(start: Path, environ: Mapping[str, str] | None = None) -> Sett
         if env.get(name):
             raise OndineError(f"{name} is not supported yet ({instead}). Unset it to go on.")
     data_dir = _data_dir(start, env)
-    home = env.get("DAGSTER_HOME")
+    home = env.get(DAGSTER_HOME)
     return Settings(
         data_dir=data_dir,
         dagster_home=Path(home).expanduser().absolute() if home else data_dir / "dagster_home",
@@ -79,6 +86,16 @@ def _data_dir(start: Path, env: Mapping[str, str]) -> Path:
         return Path(declared).expanduser().absolute()
     root = find_project_root(start)
     return root / "data" if root else Path(user_data_dir("ondine_dagster")).absolute()
+
+
+def demo_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment without keys and without a Dagster of one's own, for the demo."""
+    env = os.environ if environ is None else environ
+    return {
+        name: value
+        for name, value in env.items()
+        if not name.upper().endswith(_KEY_ENDINGS) and name not in (DAGSTER_HOME, DEMO_BASE_URL)
+    }
 
 
 def find_project_root(start: Path) -> Path | None:

@@ -27,7 +27,11 @@ def readable_failures() -> Iterator[None]:
 def partition_metadata(asset: str, counts: PartitionCounts) -> Metadata:
     """Return the metadata of one asset's partition; numbers are plotted over partitions."""
     rows = {RESPONSES: counts.rows, REJECTED: counts.rejected}.get(asset, counts.results)
-    metadata: Metadata = {"dagster/partition_row_count": rows}
+    columns = [dg.TableColumn(name, kind) for name, kind in counts.columns[asset].items()]
+    metadata: Metadata = {
+        "dagster/partition_row_count": rows,
+        "dagster/column_schema": dg.TableSchema(columns),
+    }
     if asset == RESPONSES:
         metadata |= {
             "cost_usd": dollars(counts.cost),

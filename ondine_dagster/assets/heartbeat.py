@@ -1,33 +1,35 @@
-"""A line of progress every few seconds, while the step's own thread is busy."""
+"""What goes on beside the step's own thread: a line of progress now and then, events that wait."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from itertools import count
 from types import TracebackType
 from typing import Self
 
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.llm.prices import usd
 
-EVERY_SECONDS = 10.0
+BEAT_SECONDS = 1.0
+BEATS_PER_LINE = 10
 
 
 class Heartbeat:
-    """Logs `progress` until the block ends. A short run logs nothing."""
+    """Calls `on_beat` every second and logs `progress` every ten, until the block ends."""
 
     def __init__(
         self,
         progress: Progress,
         log: Callable[[str], object],
         name: str,
-        every_seconds: float = EVERY_SECONDS,
+        on_beat: Callable[[], object],
     ) -> None:
         self._progress = progress
         self._log = log
         self._name = name
-        self._every = every_seconds
+        self._on_beat = on_beat
         self._end = threading.Event()
         self._started = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -46,8 +48,12 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._end.wait(self._every):
-            self._log(self._line())
+        for beat in count(1):
+            if self._end.wait(BEAT_SECONDS):
+                return
+            self._on_beat()
+            if beat % BEATS_PER_LINE == 0:
+                self._log(self._line())
 
     def _line(self) -> str:
         progress = self._progress

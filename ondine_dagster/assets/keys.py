@@ -28,11 +28,11 @@ def asset_spec(
 ) -> dg.AssetSpec:
     """Return the spec of one stage; `deps` are stages of the same dataset."""
     dataset = pipeline.dataset
-    about = f"{dataset.description}\n\n" if dataset.description else ""
+    about = f"\n\n{dataset.description}" if dataset.description else ""
     spec = dg.AssetSpec(
         key=asset_key(pipeline.name, asset),
         deps=[asset_key(pipeline.name, dep) for dep in deps],
-        description=about + description,
+        description=description + about,
         group_name=pipeline.name,
         kinds=kinds,
         owners=list(dataset.owners),

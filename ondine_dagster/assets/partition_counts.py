@@ -29,6 +29,7 @@ class PartitionCounts:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     kept_older: bool = False
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)  # asset -> name -> type
 
     @property
     def rejected(self) -> int:

@@ -8,9 +8,9 @@ answers fewer rows never replaces one that answers more. Imported only where a s
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
 
@@ -24,7 +24,7 @@ from ondine_dagster.assets.partition_counts import (
 )
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.rows import Outcome, RowOutcome
-from ondine_dagster.llm.structured import Rejection, Value
+from ondine_dagster.llm.structured import CHARACTERS_REPLACED, Rejection, Value
 from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.lake import Lake, LakeWriter
 
@@ -41,7 +41,6 @@ class PartitionFiles:
         self._pipeline = pipeline
         self._lake = lake
         self._partition = partition
-        self._stack = ExitStack()
         self._raw = _Rows(lake, pipeline.name, "raw_rows", partition, None)
         self._keys = _Rows(lake, pipeline.name, origin, partition, ["answer_key"])
         self._refuse_other_rows(origin)
@@ -54,15 +53,22 @@ class PartitionFiles:
             RESULTS: tables.results_schema(source, output),
             REJECTED: tables.rejected_schema(source),
         }
-        self._writers: dict[str, LakeWriter] = {
-            asset: lake.open_writer(pipeline.name, asset, partition, schemas[asset])
-            for asset in TRIO
-            if asset in wanted
-        }
-        for writer in self._writers.values():
-            self._stack.enter_context(writer)
-        self._content = sha256()
-        self.counts = PartitionCounts()
+        self._writers: dict[str, LakeWriter] = {}
+        try:
+            for asset in TRIO:
+                if asset in wanted:
+                    writer = lake.open_writer(pipeline.name, asset, partition, schemas[asset])
+                    self._writers[asset] = writer
+        except BaseException:  # an interrupt between two of them
+            self.abort()
+            raise
+        self._content = sha256(self._keys.metadata["ondine.content_hash"].encode())
+        self.counts = PartitionCounts(
+            columns={
+                asset: {field.name: str(field.type) for field in writer.schema}
+                for asset, writer in self._writers.items()
+            }
+        )
 
     @property
     def data_version(self) -> str:
@@ -78,6 +84,7 @@ class PartitionFiles:
         parsed = [self._parse(outcome) for outcome in outcomes]
         if RESPONSES in self._writers:
             self._writers[RESPONSES].append(_responses(raw, outcomes, keys, self._pipeline))
+        outcomes = [self._flagged(*pair) for pair in zip(outcomes, parsed, strict=True)]
         good = [isinstance(one, dict) for one in parsed]
         self._write_results(raw, outcomes, keys, parsed, good)
         self._write_rejected(raw, outcomes, keys, parsed, good)
@@ -93,17 +100,18 @@ class PartitionFiles:
         answered = self.counts.rows - self.counts.unanswered
         if RESPONSES in self._writers and self._present_answers() > answered:
             self.counts.kept_older = True
+            self.abort()
             return self.counts
         metadata = self._metadata()
-        for writer in self._writers.values():
-            writer.commit(metadata)
+        for asset in (RESPONSES, REJECTED, RESULTS):  # results last: the status reads its notes
+            if asset in self._writers:
+                self._writers[asset].commit(metadata)
         return self.counts
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()  # the writers abort unless committed
+    def abort(self) -> None:
+        """Forget what was written; does nothing after a commit."""
+        for writer in self._writers.values():
+            writer.abort()
 
     def _refuse_other_rows(self, origin: str) -> None:
         """Rows are matched by place: both files must hold the same rows in the same order."""
@@ -142,6 +150,15 @@ class PartitionFiles:
             return None
         assert outcome.text is not None
         return self._pipeline.reader.read(outcome.text)
+
+    def _flagged(self, outcome: RowOutcome, parsed: _Parsed) -> RowOutcome:
+        """Return `outcome` with the flag of what was replaced while its answer was read."""
+        text = outcome.text
+        if not isinstance(parsed, dict) or text is None:
+            return outcome
+        if not self._pipeline.reader.replaces_characters(text):
+            return outcome
+        return replace(outcome, flags=tuple(dict.fromkeys((*outcome.flags, CHARACTERS_REPLACED))))
 
     def _write_results(
         self,
@@ -313,7 +330,7 @@ class _Rows:
     def remaining(self) -> int:
         """Return how many rows were not asked for."""
         rest = 0 if self._rest is None else self._rest.num_rows
-        return rest + sum(batch.num_rows for batch in self._batches)
+        return int(rest + sum(batch.num_rows for batch in self._batches))
 
     def all(self, column: str) -> list[Any]:
         """Return a whole column, whatever was read before."""

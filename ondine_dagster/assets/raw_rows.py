@@ -6,7 +6,7 @@ import dagster as dg
 
 from ondine_dagster.assets.events import readable_failures
 from ondine_dagster.assets.keys import asset_spec
-from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.pipeline import LAYOUT, Pipeline
 from ondine_dagster.assets.resources import LAKE, LakeResource
 from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.lake import Lake
@@ -23,7 +23,14 @@ def build_raw_rows(
     @dg.multi_asset(
         name=f"{pipeline.name}__raw_rows",
         specs=[
-            asset_spec(pipeline, "raw_rows", _DESCRIPTION, kinds={"parquet"}, deps=["snapshot"])
+            asset_spec(
+                pipeline,
+                "raw_rows",
+                _DESCRIPTION,
+                kinds={"parquet"},
+                deps=["snapshot"],
+                code_version=str(LAYOUT),  # without one, each run would make what follows stale
+            )
         ],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),

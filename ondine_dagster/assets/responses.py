@@ -4,8 +4,11 @@ One multi-asset, so that a finished partition gets its three files and three eve
 `responses` left out of the selection the stored answers are parsed again, for nothing.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, closing
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -19,6 +22,7 @@ from ondine_dagster.assets.events import (
 )
 from ondine_dagster.assets.heartbeat import Heartbeat
 from ondine_dagster.assets.keys import asset_key, asset_spec
+from ondine_dagster.assets.live import LiveStep, announce
 from ondine_dagster.assets.outcomes import feeds, stored_outcomes
 from ondine_dagster.assets.partition_counts import (
     REJECTED,
@@ -30,6 +34,7 @@ from ondine_dagster.assets.partition_counts import (
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
 from ondine_dagster.engine.rows import Chunk
+from ondine_dagster.ledger.identity import digest
 from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 
@@ -43,6 +48,12 @@ _DESCRIPTIONS = {
     REJECTED: "Rows that did not: source columns, error class, code, message, raw text.",
 }
 _SHOWN_PARTITIONS = 20
+_SHOWN_REASONS = 3
+CALL_TAG = "ondine/call"  # the same on all runs that one call of the command line makes
+RED_PARTITIONS, STOPPED = "red_partitions", "stopped"  # metadata of the failure
+# An event takes 10 ms, and the end of the step repeats them all: an event waits up to this long,
+# and in a step that ends before it is not logged twice.
+_LOG_AFTER_SECONDS = 1.0
 OnPartition = Callable[[str, PartitionCounts, str], None]
 
 
@@ -64,9 +75,13 @@ def build_responses(
         selected = {key.path[-1] for key in context.selected_asset_keys}
         wanted = [asset for asset in TRIO if asset in selected]  # Dagster wants this order
         done = _Done(context, pipeline, wanted)
-        with readable_failures():
-            _materialize(context, pipeline, wanted, done)
-        done.fail_if_red()
+        try:
+            with readable_failures():
+                _materialize(context, pipeline, wanted, done)
+            done.fail_if_red()
+        except BaseException:  # also an interrupt: what is finished stays finished
+            done.log_events()
+            raise
         yield from done.results()
 
     return responses
@@ -90,7 +105,7 @@ def _specs(pipeline: Pipeline) -> list[dg.AssetSpec]:
 
 
 def _column_schema(pipeline: Pipeline) -> Metadata:
-    """Return the output columns; the source's are known only when a partition is written."""
+    """Return the declared columns; the source's are shown with each written partition."""
     output = pipeline.dataset.output
     described = {field.column or name: field for name, field in output.fields.items()}
     columns = [
@@ -115,8 +130,10 @@ def _materialize(
     llm: LLMProviderResource = context.resources.ondine_llm
     llm.ledger().bind_dataset(pipeline.name, pipeline.declared_in)
     engine = llm.engine(pipeline.dataset, pipeline.provider, run_scope(context))
+    done.live = LiveStep(pipeline.name, len(partitions), engine.progress)
+    announce(done.live)
     with (
-        Heartbeat(engine.progress, context.log.info, pipeline.name),
+        Heartbeat(engine.progress, context.log.info, pipeline.name, done.log_waiting_events),
         closing(engine.run(feeds(lake, pipeline.name, partitions))) as chunks,
     ):
         write_partitions(pipeline, lake, chunks, wanted, "prompts", done.partition)
@@ -124,9 +141,14 @@ def _materialize(
 
 
 def run_scope(context: dg.AssetExecutionContext) -> str:
-    """Return what "one run" means for money: the backfill, else the first run of its retries."""
+    """Return what "one run" means for money.
+
+    The backfill, else the call of the command line, which may take several runs, else the first
+    run of its retries.
+    """
     run = context.run
-    return run.tags.get("dagster/backfill") or run.root_run_id or run.run_id
+    several = run.tags.get("dagster/backfill") or run.tags.get(CALL_TAG)
+    return several or run.root_run_id or run.run_id
 
 
 def check_prompts(pipeline: Pipeline, lake: Lake, partitions: Sequence[str]) -> None:
@@ -151,18 +173,21 @@ def write_partitions(
     """Write each partition when its last row has ended; `on_partition` hears of it after that."""
     from ondine_dagster.assets.partition_files import PartitionFiles
 
-    with ExitStack() as stack:
-        opened: dict[str, PartitionFiles] = {}
+    opened: dict[str, PartitionFiles] = {}
+    try:
         for chunk in chunks:
             files = opened.get(chunk.partition)
             if files is None:
                 files = PartitionFiles(pipeline, lake, chunk.partition, wanted, origin)
-                opened[chunk.partition] = stack.enter_context(files)
+                opened[chunk.partition] = files
             files.append(chunk.outcomes)
             if chunk.last:
                 counts = files.commit()
                 del opened[chunk.partition]
                 on_partition(chunk.partition, counts, files.data_version)
+    finally:
+        for files in opened.values():
+            files.abort()
 
 
 class _Done:
@@ -178,29 +203,65 @@ class _Done:
             spec.key.path[-1]: spec.code_version or "" for spec in _specs(pipeline)
         }
         self._red: dict[str, PartitionCounts] = {}
+        self._versions: dict[str, str] = {}
+        self._unlogged: deque[tuple[str, PartitionCounts, str]] = deque()
+        self._logging = Lock()
+        self._logged_at = 0.0
         self.engine: Engine | None = None
+        self.live: LiveStep | None = None
 
     def partition(self, partition: str, counts: PartitionCounts, data_version: str) -> None:
         """Log the events of a finished partition, or remember it as red."""
-        self._context.log.info(_partition_line(self._pipeline.name, partition, counts))
+        if self.live is not None:
+            self.live.finished += 1
+            self.live.red += counts.red
+        log = self._context.log.warning if counts.red else self._context.log.info
+        log(_partition_line(self._pipeline.name, partition, counts))
         if counts.red:
             self._red[partition] = counts
             return
         for asset in self._wanted:
-            metadata = partition_metadata(asset, counts)
-            key = asset_key(self._pipeline.name, asset)
-            # the step's own final event repeats this one and shows its metadata instead
-            self._context.add_asset_metadata(metadata, asset_key=key, partition_key=partition)
-            if self._context.has_partition_key:
-                continue
+            # for the final event of the step, which repeats the one logged here
+            self._context.add_asset_metadata(
+                partition_metadata(asset, counts),
+                asset_key=asset_key(self._pipeline.name, asset),
+                partition_key=partition,
+            )
+        self._versions[partition] = data_version
+        self._unlogged.append((partition, counts, data_version))
+        self.log_waiting_events()
+
+    def log_waiting_events(self) -> None:
+        """Log what waits, unless events were logged a moment ago. May be called by any thread."""
+        if time.monotonic() - self._logged_at >= _LOG_AFTER_SECONDS:
+            self.log_events()
+
+    def log_events(self) -> None:
+        """Log the events of the finished partitions that have none yet."""
+        with self._logging:
+            while self._unlogged:
+                self._log(*self._unlogged[0])
+                self._unlogged.popleft()
+            self._logged_at = time.monotonic()
+
+    def _log(self, partition: str, counts: PartitionCounts, data_version: str) -> None:
+        for asset in self._wanted:
             self._context.log_event(
                 dg.AssetMaterialization(
-                    asset_key=key,
+                    asset_key=asset_key(self._pipeline.name, asset),
                     partition=partition,
-                    metadata=metadata,
-                    tags=version_tags(self._code_version[asset], data_version),
+                    metadata=partition_metadata(asset, counts),
+                    tags=version_tags(
+                        self._code_version[asset], self._data_version(asset, data_version)
+                    ),
                 )
             )
+
+    def _data_version(self, asset: str, rows: str) -> str:
+        """Return the version of an asset: what is made of answers depends on local settings."""
+        if asset == RESPONSES:
+            return rows
+        return digest([rows, self._pipeline.local_version]).hex()[:16]
 
     def fail_if_red(self) -> None:
         """Fail the step where a partition is red: its good ones have their events already."""
@@ -208,37 +269,49 @@ class _Done:
             return
         stopped = self.engine.stopped if self.engine else None
         waiting = sum(counts.unanswered for counts in self._red.values())
-        shown = ", ".join(list(self._red)[:_SHOWN_PARTITIONS])
-        more = ", ..." if len(self._red) > _SHOWN_PARTITIONS else ""
-        reason = f" {stopped.message}." if stopped else _reasons(self._red)
+        red = sorted(self._red)  # they end in any order
+        shown = ", ".join(red[:_SHOWN_PARTITIONS])
+        more = ", ..." if len(red) > _SHOWN_PARTITIONS else ""
+        reasons = _reasons(self._red, stopped.message if stopped else None)
         raise dg.Failure(
             description=(
-                f"{self._pipeline.name}: {len(self._red)} partition(s) are not complete "
-                f"({shown}{more}): {waiting} row(s) wait for another run.{reason} What was "
+                f"{self._pipeline.name}: {len(red)} partition(s) are not complete "
+                f"({shown}{more}): {waiting} row(s) wait for another run. {reasons} What was "
                 "answered is kept: materialize these partitions again and only the rest is paid."
             ),
             metadata={
-                "red_partitions": ", ".join(self._red),
+                RED_PARTITIONS: ", ".join(red),
                 "rows_waiting": waiting,
                 "cost_usd": dollars(sum(counts.cost for counts in self._red.values())),
+                **({STOPPED: stopped.message} if stopped else {}),
             },
             allow_retries=False,
         )
 
     def results(self) -> Iterator[dg.MaterializeResult[None]]:
-        """Yield the step's final results."""
+        """Yield the step's final results.
+
+        Dagster makes an event per partition of each, all with the same version: of one partition
+        its own, of a range that of all together.
+        """
+        versions = [self._versions[partition] for partition in sorted(self._versions)]
+        rows = versions[0] if len(versions) == 1 else digest(versions).hex()[:16]
         for asset in self._wanted:
-            yield dg.MaterializeResult(asset_key=asset_key(self._pipeline.name, asset))
+            yield dg.MaterializeResult(
+                asset_key=asset_key(self._pipeline.name, asset),
+                data_version=dg.DataVersion(self._data_version(asset, rows)),
+            )
 
 
-def _reasons(red: dict[str, PartitionCounts]) -> str:
-    """Return the first message of each reason, once."""
-    if all(counts.kept_older for counts in red.values()):
-        return " The files in place answer more rows than this run did, and were kept."
+def _reasons(red: Mapping[str, PartitionCounts], stopped: str | None) -> str:
+    """Return why rows wait, and whether the files of an earlier run stay."""
     messages = {
         code: message for counts in red.values() for code, message in counts.messages.items()
     }
-    return "".join(f" {message}." for message in list(messages.values())[:3])
+    why = [stopped] if stopped else list(messages.values())[:_SHOWN_REASONS]
+    if all(counts.kept_older for counts in red.values()):
+        why.append("The files in place answer more rows than this run did, and were kept")
+    return " ".join(f"{reason.rstrip('.')}." for reason in why)
 
 
 def _partition_line(name: str, partition: str, counts: PartitionCounts) -> str:

@@ -1,6 +1,7 @@
 """`snapshot`: reads the source once; every row gets its key and its partition."""
 
 import dagster as dg
+from sqlalchemy.exc import IntegrityError
 
 from ondine_dagster.assets.events import Metadata, readable_failures
 from ondine_dagster.assets.keys import asset_spec
@@ -46,7 +47,11 @@ def register_partitions(instance: dg.DagsterInstance, name: str, result: Snapsho
     """Make Dagster's list of partitions equal to the snapshot's."""
     wanted = [partition.key for partition in result.snapshot.partitions]
     known = set(instance.get_dynamic_partitions(name))
-    instance.add_dynamic_partitions(name, [key for key in wanted if key not in known])
+    try:
+        instance.add_dynamic_partitions(name, [key for key in wanted if key not in known])
+    except IntegrityError:  # another run registers the same ones at this moment
+        known = set(instance.get_dynamic_partitions(name))
+        instance.add_dynamic_partitions(name, [key for key in wanted if key not in known])
     for gone in known.difference(wanted):
         instance.delete_dynamic_partition(name, gone)
 

@@ -1,0 +1,93 @@
+"""The Dagster instance that runs of the command line are recorded in.
+
+Owns the first opening of a DAGSTER_HOME (several processes at once would break a fresh one for
+good) and the end of runs whose process died, which Dagster would show as started for ever.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import dagster as dg
+
+from ondine_dagster.assets.responses import CALL_TAG
+from ondine_dagster.cli.processes import Process
+from ondine_dagster.settings import Settings
+from ondine_dagster.storage.atomic import ensure_folder, write_atomically
+
+_CLI, _HOST, _PID, _STARTED = "ondine/cli", "ondine/host", "ondine/pid", "ondine/process_started"
+_CONFIG = b"""# Written by ondine-dagster, once; change what you like.
+telemetry:
+  enabled: false
+"""
+# Dagster would redirect standard output and error into files while a run goes on.
+_OVERRIDES = {
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+}
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@contextmanager
+def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """Open the instance of DAGSTER_HOME, made under a lock where it is fresh."""
+    home = settings.dagster_home
+    ensure_folder(home)
+    with open(home / ".ondine.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        config = home / "dagster.yaml"
+        if home == settings.own_dagster_home and not config.exists():
+            write_atomically(config, _CONFIG)
+        instance = _open(home)
+    with instance:
+        yield instance
+
+
+def _open(home: Path) -> dg.DagsterInstance:
+    instance = dg.DagsterInstance.local_temp(str(home), overrides=_OVERRIDES)
+    # the storages are made when they are first used: now, under the lock
+    instance.get_runs_count()
+    instance.get_dynamic_partitions("")
+    instance.all_instigator_state()
+    return instance
+
+
+def new_call_tags() -> Mapping[str, str]:
+    """Return the tags of all runs of one call: whose they are, and what they have in common."""
+    process = Process.this()
+    return {
+        _CLI: "run",
+        _HOST: process.host,
+        _PID: str(process.pid),
+        _STARTED: process.started,
+        CALL_TAG: str(uuid4()),
+    }
+
+
+def fail_dead_runs(instance: dg.DagsterInstance) -> int:
+    """Fail the runs of the command line whose process is dead; return how many there were."""
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED, tags={_CLI: "run"}))
+    dead = [run for run in unfinished if _process(run).is_dead()]
+    for run in dead:
+        instance.report_run_failed(
+            run,
+            "Its process ended without a word (killed, or a crash). Run it again: answers "
+            "that arrived are in the ledger and are not paid twice.",
+        )
+    return len(dead)
+
+
+def _process(run: dg.DagsterRun) -> Process:
+    tags = run.tags
+    return Process(tags.get(_HOST, ""), int(tags.get(_PID, 0)), tags.get(_STARTED, ""))

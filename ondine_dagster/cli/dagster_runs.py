@@ -1,0 +1,142 @@
+"""Runs of Dagster in this process: one stage or one range of partitions each.
+
+They are recorded in DAGSTER_HOME like any other run, so that the UI shows them. What Dagster would
+print is kept out; the lines that our stages log go to the display.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import dagster as dg
+from dagster._core.execution.plan.objects import StepFailureData
+
+from ondine_dagster.assets.factory import build_definitions
+from ondine_dagster.assets.keys import asset_key
+from ondine_dagster.assets.responses import RED_PARTITIONS, STOPPED
+from ondine_dagster.assets.status import contiguous
+from ondine_dagster.cli.target import Target
+
+# Dagster's cost grows with the partitions of a run, and its events are held in memory.
+PARTITIONS_PER_RUN = 1000
+_RANGE_START, _RANGE_END = (
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+)
+_LOGGER = "console"
+_OnLog = Callable[[int, str], None]
+_OnStage = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailure:
+    """Why a run failed, as a person reads it.
+
+    `only_red` where partitions are not complete and others may still succeed.
+    """
+
+    message: str
+    only_red: bool
+
+
+class DagsterRuns:
+    """Executes stages of one dataset, one Dagster run after another."""
+
+    def __init__(
+        self,
+        target: Target,
+        instance: dg.DagsterInstance,
+        tags: Mapping[str, str],
+        on_log: _OnLog,
+        on_stage: _OnStage,
+    ) -> None:
+        declared = target.declared
+        definitions = build_definitions(
+            declared.dataset, declared_in=declared.declared_in, project_root=declared.project_root
+        )
+        loggers = {_LOGGER: _logger(on_log, on_stage)}
+        whole = dg.Definitions.merge(definitions, dg.Definitions(loggers=loggers))
+        self._job = whole.resolve_implicit_global_asset_job_def()
+        self._name = target.name
+        self._instance = instance
+        self._tags = tags
+
+    def execute(
+        self, stages: Sequence[str], partitions: tuple[str, str] | None = None
+    ) -> RunFailure | None:
+        """Materialize `stages`, for a range of partitions or without; return why it failed."""
+        tags = dict(self._tags)
+        if partitions is not None:
+            tags |= {_RANGE_START: partitions[0], _RANGE_END: partitions[1]}
+        result = self._job.execute_in_process(
+            run_config={"loggers": {_LOGGER: {}}},
+            instance=self._instance,
+            asset_selection=[asset_key(self._name, stage) for stage in stages],
+            tags=tags,
+            raise_on_error=False,
+        )
+        return None if result.success else _failure(result)
+
+    def ranges(self, wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield `wanted` as ranges of neighbours: one run takes one of them."""
+        order = self._instance.get_dynamic_partitions(self._name)
+        place = {key: index for index, key in enumerate(order)}
+        for first, last in contiguous(wanted, order):
+            keys = islice(order, place[first], place[last] + 1)
+            while piece := list(islice(keys, PARTITIONS_PER_RUN)):
+                yield piece[0], piece[-1]
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> RunFailure:
+    messages, only_red = [], True
+    for event in result.all_events:
+        if not event.is_step_failure:
+            continue
+        data = event.event_specific_data
+        assert isinstance(data, StepFailureData)
+        own = data.user_failure_data
+        if own is not None:
+            messages.append(own.description or own.label)
+            only_red &= RED_PARTITIONS in own.metadata and STOPPED not in own.metadata
+        else:  # a bug: whoever reads it needs the traceback
+            messages.append(data.error.to_string() if data.error else str(event.message))
+            only_red = False
+    if not messages:
+        messages, only_red = [_last_words(result)], False
+    return RunFailure("\n".join(messages), only_red)
+
+
+def _last_words(result: dg.ExecuteInProcessResult) -> str:
+    """Return what Dagster says where no step failed: it could not even begin."""
+    failures = (event for event in result.all_events if event.is_job_event and event.is_failure)
+    return next((event.message or "" for event in failures), "the run failed")
+
+
+def _logger(on_log: _OnLog, on_stage: _OnStage) -> dg.LoggerDefinition:
+    def make(context: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("ondine_dagster.run", logging.DEBUG)
+        logger.addHandler(_Handler(on_log, on_stage))
+        return logger
+
+    return dg.LoggerDefinition(make)
+
+
+class _Handler(logging.Handler):
+    """Passes on which step begins, and what our stages log; the rest is Dagster's own."""
+
+    def __init__(self, on_log: _OnLog, on_stage: _OnStage) -> None:
+        super().__init__()
+        self._on_log = on_log
+        self._on_stage = on_stage
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta = getattr(record, "dagster_meta", {})
+        event = meta.get("dagster_event")
+        if event is None:
+            if record.levelno >= logging.INFO:
+                self._on_log(record.levelno, meta.get("orig_message", record.getMessage()))
+        elif event.is_step_start:
+            self._on_stage(str(event.step_key).rpartition("__")[2])

@@ -1,0 +1,160 @@
+"""`ondine-dagster doctor`: is everything in place before money is spent? Calls nobody."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from ondine_dagster.cli.console import output
+from ondine_dagster.ledger.audit import check
+from ondine_dagster.ledger.database import reader_engine, refuse_network_file_system
+from ondine_dagster.settings import API_KEY_VARIABLES, Settings, load_settings
+from ondine_dagster.spec.errors import OndineError
+
+if TYPE_CHECKING:
+    from ondine_dagster.cli.target import Target
+
+_PACKAGES = ("ondine_dagster", "dagster", "duckdb", "pyarrow", "sqlalchemy")
+_LOOPBACK = ("http://",)  # a declaration may say plain http only of this machine
+_Check = tuple[str, Callable[[], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is as it should be, and what was found."""
+
+    good: bool
+    what: str
+    found: str
+
+
+def doctor_command(called: str | None) -> int:
+    """Print what is well and what is not; return the exit code."""
+    console, bad = output(), 0
+    for finding in findings(called):
+        bad += not finding.good
+        mark, style = ("ok    ", "green") if finding.good else ("FAIL  ", "bold red")
+        console.print(Text.assemble((mark, style), f"{finding.what:<13}", finding.found))
+    return 1 if bad else 0
+
+
+def findings(called: str | None) -> Iterator[Finding]:
+    """Yield what there is to say about this installation, and about the dataset that is named."""
+    yield from _looked_at([("versions", _versions)])
+    try:
+        checks = _for_dataset(called) if called else _for_folder()
+    except OndineError as error:
+        yield Finding(False, "declaration" if called else "settings", str(error))
+        return
+    yield from _looked_at(checks)
+
+
+def _looked_at(checks: list[_Check]) -> Iterator[Finding]:
+    for what, look in checks:
+        try:
+            yield Finding(True, what, look())
+        except OndineError as error:
+            yield Finding(False, what, str(error))
+
+
+def _for_folder() -> list[_Check]:
+    settings = load_settings(Path.cwd())
+    return [*_places(settings), ("keys", lambda: _keys(settings))]
+
+
+def _for_dataset(called: str) -> list[_Check]:
+    from ondine_dagster.cli.target import find_target
+
+    target = find_target(called)
+    declared_in = target.declared.declared_in
+    return [
+        ("declaration", lambda: f"{target.name} in {declared_in}"),
+        *_places(target.settings),
+        ("source", lambda: _source(target)),
+        ("model", lambda: _model(target)),
+        ("key", lambda: _key(target)),
+    ]
+
+
+def _places(settings: Settings) -> list[_Check]:
+    return [
+        ("data folder", lambda: _writable(settings.data_dir)),
+        ("ledger", lambda: _ledger(settings.ledger_path)),
+        ("DAGSTER_HOME", lambda: _writable(settings.dagster_home)),
+    ]
+
+
+def _versions() -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return f"Python {platform.python_version()}, {packages}, SQLite {sqlite3.sqlite_version}"
+
+
+def _writable(folder: Path) -> str:
+    """Say whether files can be made in `folder`, or it can be made itself."""
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    try:
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise OndineError(
+            f"{folder}: no file can be made in {existing}: {error.strerror}"
+        ) from None
+    return str(folder) if existing == folder else f"{folder} (made by the first run)"
+
+
+def _ledger(path: Path) -> str:
+    existing = next(one for one in path.parents if one.exists())
+    refuse_network_file_system(existing / path.name)
+    if not path.exists():
+        return f"{path} (made by the first run)"
+    with reader_engine(path).connect() as connection:
+        problems = check(connection)
+    if problems:
+        raise OndineError(
+            f"{path} does not add up: {problems[0]} ({len(problems)} in all, "
+            "`ondine-dagster ledger check` lists them)"
+        )
+    return f"{path}, adds up"
+
+
+def _keys(settings: Settings) -> str:
+    return ", ".join(
+        f"{variable} is {'not set' if settings.api_key(provider) is None else 'set'}"
+        for provider, variable in API_KEY_VARIABLES.items()
+    )
+
+
+def _source(target: Target) -> str:
+    from ondine_dagster.storage.sources import source_columns
+
+    path = target.pipeline.source_path()
+    columns = source_columns(target.declared.dataset.source, path)
+    target.pipeline.check(columns)
+    return f"{path}: {', '.join(columns)}"
+
+
+def _model(target: Target) -> str:
+    llm = target.declared.dataset.llm
+    prices = llm.prices
+    return (
+        f"{llm.name} at {llm.base_url} (not called), ${prices.input_per_million_usd} in and "
+        f"${prices.output_per_million_usd} out per million tokens"
+    )
+
+
+def _key(target: Target) -> str:
+    llm = target.declared.dataset.llm
+    variable = API_KEY_VARIABLES[llm.provider]
+    if target.settings.api_key(llm.provider) is not None:
+        return f"{variable} is set"
+    if llm.base_url.startswith(_LOOPBACK):
+        return f"{variable} is not set, and a server on this machine needs none"
+    raise OndineError(f"{variable} is not set: {llm.base_url} will refuse every request. Set it.")

@@ -1,0 +1,102 @@
+"""`ondine-dagster ledger`: audit the ledger, list and settle requests of unknown outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from ondine_dagster.ledger.audit import check
+from ondine_dagster.ledger.database import reader_engine
+from ondine_dagster.ledger.unknowns import UnknownAttempt, resolve, unknown_attempts
+from ondine_dagster.settings import load_settings
+from ondine_dagster.spec.errors import OndineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ondine_dagster.ledger.ledger import Ledger
+
+_SHOWN_ROWS = 3
+
+
+def check_command() -> int:
+    """Print what does not add up; return the exit code."""
+    path = load_settings(Path.cwd()).ledger_path
+    with reader_engine(path).connect() as connection:
+        problems = check(connection)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        click.echo(f"{path} does not add up: {len(problems)} problem(s).", err=True)
+        return 1
+    click.echo(f"{path} adds up.")
+    return 0
+
+
+def unknown_command(called: str | None) -> None:
+    """List requests of unknown outcome, oldest first, one line each."""
+    dataset, folder = _scope(called)
+    path = load_settings(folder).ledger_path
+    with _existing(path) as ledger, ledger.database.read() as connection:
+        found = unknown_attempts(connection, dataset)
+    if not found:
+        click.echo("No request is of unknown outcome.")
+        return
+    for one in found:
+        click.echo(_line(one))
+    click.echo(
+        f"{len(found)} in all, at most ${sum(one.reserved_usd for one in found):.6f}. They are "
+        "asked again within limits.max_unknown. If you know what became of one:\n"
+        f"  ondine-dagster ledger resolve {found[0].id} --free\n"
+        f"  ondine-dagster ledger resolve {found[0].id} --charged",
+        err=True,
+    )
+
+
+def resolve_command(ids: Sequence[str], outcome: Literal["free", "charged"]) -> None:
+    """Settle requests of unknown outcome as the person says."""
+    with _existing(load_settings(Path.cwd()).ledger_path) as ledger:
+        done = resolve(ledger.database, ids, outcome)
+    money = sum(one.reserved_usd for one in done) if outcome == "charged" else 0
+    click.echo(f"{len(done)} request(s) settled as {outcome}, ${money:.6f}.")
+
+
+def _scope(called: str | None) -> tuple[str | None, Path]:
+    """Return the name to filter by, and where the settings are looked up.
+
+    A name need not be declared any more to have requests in the ledger.
+    """
+    if called is None or ("/" not in called and not called.endswith((".yaml", ".yml"))):
+        return called, Path.cwd()
+    from ondine_dagster.cli.target import find_target
+
+    target = find_target(called)
+    return target.name, target.declared.project_root
+
+
+@contextmanager
+def _existing(path: Path) -> Iterator[Ledger]:
+    """Open the ledger, which also finds the requests of processes that died."""
+    from ondine_dagster.ledger.ledger import close_ledger, open_ledger
+
+    if not path.exists():
+        raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
+    try:
+        yield open_ledger(path)
+    finally:
+        close_ledger(path)
+
+
+def _line(one: UnknownAttempt) -> str:
+    opened = datetime.fromtimestamp(one.opened_ms / 1000, UTC)
+    rows = ", ".join(one.row_keys[:_SHOWN_ROWS])
+    more = f", ... ({len(one.row_keys)})" if len(one.row_keys) > _SHOWN_ROWS else ""
+    return (
+        f"{one.id}  {opened:%Y-%m-%d %H:%M:%S} UTC  {one.dataset} {one.partition or '-'}  "
+        f"row {rows}{more}  at most ${one.reserved_usd:.6f}  {one.code or 'process died'}"
+    )

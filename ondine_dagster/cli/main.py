@@ -1,0 +1,187 @@
+"""The commands of `ondine-dagster`: what they take and which function does the work.
+
+Nothing heavy is imported here, so that `--help` answers at once; each command imports its module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_DATASET_HELP = """DATASET is the name of a dataset of this project, or the path of a YAML file
+(FILE#NAME where the file declares several)."""
+
+
+class _Commands(click.Group):
+    """Turns mistakes that a person can fix into one message and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            from ondine_dagster.spec.errors import OndineError
+
+            if isinstance(error, OndineError):
+                raise click.ClickException(str(error)) from None
+            raise
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="ondine_dagster")
+def cli() -> None:
+    """Label tables with an LLM through Dagster, and never pay for an answer twice."""
+
+
+@cli.command(epilog=_DATASET_HELP)
+@click.argument("dataset")
+@click.option(
+    "--partition", "partitions", multiple=True, metavar="KEY", help="Run these; may be repeated."
+)
+@click.option("--missing", is_flag=True, help="Run what is missing, changed or failed (default).")
+@click.option("--failed", is_flag=True, help="Run only what failed.")
+@click.option("--all", "everything", is_flag=True, help="Run all, also what a new prompt made old.")
+def run(
+    dataset: str, partitions: tuple[str, ...], missing: bool, failed: bool, everything: bool
+) -> None:
+    """Label the rows of DATASET in this process: snapshot, partitions, report.
+
+    Answers that were paid before are not paid again. Exit code 0: every row has an outcome and no
+    partition failed. 130 or 143: interrupted; what was answered is kept.
+    """
+    if sum((bool(partitions), missing, failed, everything)) > 1:
+        raise click.UsageError("--partition, --missing, --failed and --all exclude one another.")
+    from ondine_dagster.cli.choice import Choice, Mode
+    from ondine_dagster.cli.run import run_command
+
+    mode: Mode = "failed" if failed else "all" if everything else "missing"
+    raise SystemExit(run_command(dataset, Choice(mode, partitions)))
+
+
+@cli.command(epilog=_DATASET_HELP)
+@click.argument("dataset")
+def status(dataset: str) -> None:
+    """Show the partitions of DATASET, its rows by outcome and its money by state."""
+    from ondine_dagster.cli.status import status_command
+
+    status_command(dataset)
+
+
+@cli.command()
+@click.argument("query", required=False)
+@click.option("--views", is_flag=True, help="Print SQL that makes the same tables in any DuckDB.")
+def sql(query: str | None, views: bool) -> None:
+    """Ask DuckDB about lake and ledger, read-only.
+
+    Each asset is a table: product_reviews.results. The ledger: ledger.attempts, ledger.asks,
+    ledger.answers, ledger.spend. A drawn table on a terminal, CSV with a header elsewhere.
+    """
+    if (query is None) is not views:
+        raise click.UsageError('Give either a query, as in sql "select 1", or --views.')
+    from ondine_dagster.cli.sql import sql_command, views_command
+
+    if query is None:
+        views_command()
+    else:
+        sql_command(query)
+
+
+@cli.command(epilog=_DATASET_HELP)
+@click.argument("dataset")
+@click.option(
+    "--to",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="A file that ends in .csv, .parquet or .jsonl; replaced if it exists.",
+)
+@click.option("--lineage", is_flag=True, help="Add the columns that say where an answer is from.")
+def export(dataset: str, to: Path, lineage: bool) -> None:
+    """Write the results of DATASET to one file, in the order of the input."""
+    from ondine_dagster.cli.export import export_command
+
+    export_command(dataset, to, lineage=lineage)
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one.  [default: 8765]")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--latency-ms", type=click.FloatRange(0), default=0.0, help="Before each reply.")
+@click.option("--jitter-ms", type=click.FloatRange(0), default=0.0, help="At most this on top.")
+@click.option("--seed", default=0, help="Decides jitter, and which requests fail.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="FAULT:SHARE",
+    help='Let a share of the requests fail: "429 retry_after=1: 5%" or "stall: 0.01". Repeatable.',
+)
+@click.option("--input-price", default="0.15", show_default=True, help="USD per million tokens.")
+@click.option("--output-price", default="0.60", show_default=True, help="USD per million tokens.")
+def simulate(**options: Any) -> None:
+    """Start a provider on this machine: it answers, fails on demand and keeps a bill.
+
+    It speaks the protocol of OpenAI's chat completions. The bill is at /bill.
+    """
+    from ondine_dagster.cli.simulate import simulate_command
+
+    simulate_command(**options)
+
+
+@cli.command(epilog=_DATASET_HELP)
+@click.argument("dataset", required=False)
+def doctor(dataset: str | None) -> None:
+    """Check versions, folders, ledger, and for DATASET source, model and key. Calls nobody."""
+    from ondine_dagster.cli.doctor import doctor_command
+
+    raise SystemExit(doctor_command(dataset))
+
+
+@cli.group()
+def ledger() -> None:
+    """Audit the record of paid requests, and settle those of unknown outcome."""
+
+
+@ledger.command()
+def check() -> None:
+    """Add all requests up again and compare with the counters. Exit code 1 if they differ."""
+    from ondine_dagster.cli.ledger import check_command
+
+    raise SystemExit(check_command())
+
+
+@ledger.command()
+@click.argument("dataset", required=False)
+def unknown(dataset: str | None) -> None:
+    """List the requests that may have been billed, of DATASET or of all datasets."""
+    from ondine_dagster.cli.ledger import unknown_command
+
+    unknown_command(dataset)
+
+
+@ledger.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--free", "outcome", flag_value="free", help="The provider did not bill them.")
+@click.option(
+    "--charged", "outcome", flag_value="charged", help="It did: count them at the most they cost."
+)
+def resolve(ids: tuple[str, ...], outcome: str | None) -> None:
+    """Say what became of requests of unknown outcome; their rows may be asked again."""
+    if outcome not in ("free", "charged"):
+        raise click.UsageError("Say what became of them: --free or --charged.")
+    from ondine_dagster.cli.ledger import resolve_command
+
+    resolve_command(ids, "free" if outcome == "free" else "charged")
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    cli(prog_name="ondine-dagster")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What a run shows while it goes on: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Literal, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from ondine_dagster.assets.live import LiveStep
+from ondine_dagster.cli.console import messages, money, plural
+
+_BAR_WIDTH = 36
+_REFRESHES_PER_SECOND = 8
+_SHOW_CURSOR = b"\x1b[?25h\n"
+_Number = Literal["done", "in_flight", "requests", "retries", "cost"]
+
+
+class Display:
+    """Plain lines on standard error. A context manager: it shows from enter to exit."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._steps: list[LiveStep] = []
+
+    def total(self, number: _Number) -> int:
+        """Return a number of the engine, over all steps of this run."""
+        return sum(getattr(step.progress, number) for step in self._steps)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Show a line."""
+        self.console.print(Text(text, style=style))
+
+    def log(self, level: int, message: str) -> None:
+        """Show a line that a step has logged."""
+        self.say(message)
+
+    def doing(self, stage: str) -> None:
+        """Say which stage is on; the lines of the steps say it here."""
+
+    def expect(self, partitions: int, rows: int) -> None:
+        """Say how much is to be asked."""
+
+    def asking(self, step: LiveStep) -> None:
+        """Take the numbers of a step that begins to ask."""
+        self._steps.append(step)
+
+    def interrupted(self, drain_seconds: float) -> None:
+        """Say that the run ends as soon as it can."""
+        self.say(
+            f"Stopping: requests in flight get up to {drain_seconds:g} s, and their answers are "
+            "kept. Ctrl-C again ends at once."
+        )
+
+    def abandon(self) -> None:
+        """Leave the terminal usable when the process ends at once."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the display."""
+
+
+class LiveDisplay(Display):
+    """A bar and the numbers of the moment; only warnings become lines."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._stage = "starting"
+        self._partitions = self._rows = 0
+        self._began: float | None = None
+        self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(
+            console=console,
+            get_renderable=self.render,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            transient=True,
+        )
+
+    def log(self, level: int, message: str) -> None:
+        """Show a line if it is a warning."""
+        if level >= logging.WARNING:
+            self.say(message, style="yellow")
+
+    def doing(self, stage: str) -> None:
+        """Show which stage is on."""
+        self._stage = stage
+
+    def expect(self, partitions: int, rows: int) -> None:
+        """Take how much is to be asked."""
+        self._partitions, self._rows = partitions, rows
+
+    def asking(self, step: LiveStep) -> None:
+        """Take the numbers of a step that begins to ask."""
+        super().asking(step)
+        if self._began is None:
+            self._began = time.monotonic()
+
+    def abandon(self) -> None:
+        """Show the cursor again."""
+        # not through the console: another thread may be writing there
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, _SHOW_CURSOR)
+
+    def render(self) -> RenderableType:
+        """Return what stands below the lines."""
+        head = Table.grid(padding=(0, 1))
+        head.add_row(self._spinner, Text(self._stage, style="bold"))
+        if self._began is None:
+            return head
+        done = self.total("done")
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            self._spinner,
+            Text(self._stage, style="bold"),
+            ProgressBar(total=max(1, self._rows), completed=done, width=_BAR_WIDTH),
+            Text(f"{done:,} of {self._rows:,} rows"),
+        )
+        numbers = Padding(self._numbers(done, self._began), (0, 0, 0, 2), expand=False)
+        return Group(head, numbers)  # not as wide as the terminal: ^C is echoed behind it
+
+    def _numbers(self, done: int, began: float) -> Text:
+        finished, red = (sum(getattr(step, name) for step in self._steps) for name in _COUNTS)
+        parts = [
+            f"{finished} of {plural(self._partitions, 'partition')}",
+            f"{done / max(0.1, time.monotonic() - began):,.0f} rows/s",
+            f"{self.total('in_flight')} in flight",
+            f"{money(self.total('cost'))} paid",
+        ]
+        text = Text(" · ".join(parts), style="dim")
+        if red:
+            text.append(f" · {red} not complete", style="not dim yellow")
+        return text
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._live.stop()
+
+
+_COUNTS = ("finished", "red")
+
+
+def display() -> Display:
+    """Return the display for standard error as it is."""
+    console = messages()
+    return LiveDisplay(console) if console.is_terminal else Display(console)

@@ -1,0 +1,72 @@
+"""`ondine-dagster status`: where the partitions of a dataset stand, and where its money went."""
+
+from __future__ import annotations
+
+from rich.table import Table
+from rich.text import Text
+
+from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
+from ondine_dagster.cli.console import aligned, money, output, plural
+from ondine_dagster.cli.summary import rows_by_outcome
+from ondine_dagster.cli.target import Target, find_target
+from ondine_dagster.ledger.database import reader_engine
+from ondine_dagster.ledger.totals import Spent, Unsettled, spent, unsettled
+
+_SHOWN_PARTITIONS = 100
+_STYLES = {
+    PartitionState.DONE: "green",
+    PartitionState.FAILED: "red",
+    PartitionState.STALE: "yellow",
+    PartitionState.UNPARSED: "yellow",
+}
+
+
+def status_command(called: str) -> None:
+    """Print partitions, rows by outcome and money by state."""
+    target = find_target(called)
+    status = dataset_status(target.pipeline, target.lake)
+    console = output()
+    console.print(_partitions(status))
+    if (more := len(status.partitions) - _SHOWN_PARTITIONS) > 0:
+        console.print(Text(f"... and {plural(more, 'partition')} that are done", style="dim"))
+    console.print()
+    console.print(rows_by_outcome(target.lake, status))
+    console.print()
+    console.print(_money(*_spent(target)))
+
+
+def _partitions(status: DatasetStatus) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("partition", no_wrap=True)
+    table.add_column("state")
+    for name in ("rows", "results", "rejected", "waiting"):
+        table.add_column(name, justify="right")
+    # what needs something comes first where not all can be shown
+    by_need = sorted(status.partitions, key=lambda one: one.state is PartitionState.DONE)
+    shown = {one.partition for one in by_need[:_SHOWN_PARTITIONS]}
+    for one in status.partitions:
+        if one.partition in shown:
+            rejected = one.rejected and one.rejected - one.waiting
+            counts = (one.rows, one.results, rejected, one.waiting)
+            state = Text(str(one.state), style=_STYLES.get(one.state, ""))
+            table.add_row(one.partition, state, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _spent(target: Target) -> tuple[Spent, Unsettled]:
+    path = target.settings.ledger_path
+    if not path.exists():
+        return Spent(), Unsettled()
+    with reader_engine(path).connect() as connection:
+        return spent(connection, target.name), unsettled(connection, target.name)
+
+
+def _money(total: Spent, unsettled: Unsettled) -> Text:
+    settled = total.requests - unsettled.open_requests - unsettled.unknown_requests
+    rows = (
+        ("paid", total.settled, settled),
+        ("open, at most", unsettled.open_money, unsettled.open_requests),
+        ("unknown, at most", unsettled.unknown_money, unsettled.unknown_requests),
+    )
+    lines = [(name, money(amount), plural(requests, "request")) for name, amount, requests in rows]
+    return aligned(lines, right=(1, 2))

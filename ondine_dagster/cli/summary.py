@@ -1,0 +1,182 @@
+"""What a run came to, as a person reads it, and whether that is all."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from ondine_dagster.assets.partition_counts import REJECTED
+from ondine_dagster.assets.status import DatasetStatus, PartitionState
+from ondine_dagster.cli.console import aligned, money, plural, seconds
+from ondine_dagster.cli.dagster_runs import RunFailure
+from ondine_dagster.cli.target import Target
+from ondine_dagster.ledger.totals import Spent, Unsettled
+from ondine_dagster.storage.lake import Lake
+
+_WITHOUT_FILES = (PartitionState.MISSING, PartitionState.CHANGED)
+_SHOWN_CODES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One call of `run`: where the dataset stands, and what it cost (picodollars).
+
+    `requests` were sent in this call, `retries` of them repeat another.
+    """
+
+    status: DatasetStatus
+    failures: tuple[RunFailure, ...]
+    this_run: Spent
+    in_total: Spent
+    unsettled: Unsettled
+    requests: int
+    retries: int
+    seconds: float
+
+
+def problems(target: Target, summary: RunSummary) -> list[str]:
+    """Return why the run is no success, each with its remedy; empty where it is one."""
+    status, again = summary.status, target.command(f"run {target.called}")
+    found = [failure.message for failure in summary.failures]
+    if found:
+        found.append(f"When that is put right, go on with: {again}")
+    missing = status.in_state(*_WITHOUT_FILES)
+    if missing and not summary.failures:
+        found.append(
+            f"{plural(len(missing), 'partition')} did not run: its rows have no outcome yet. "
+            f"Run what is missing: {again}"
+        )
+    failed = status.in_state(PartitionState.FAILED)
+    if failed and not summary.failures:
+        found.append(
+            f"{plural(len(failed), 'partition')} failed: {plural(status.waiting, 'row')} wait for "
+            f"another run. Run them: {again} --failed"
+        )
+    stale = [one for one in status.partitions if one.state is PartitionState.STALE and one.waiting]
+    if stale:
+        found.append(
+            f"{plural(len(stale), 'stale partition')} has rows without an outcome. Ask them again "
+            f"under the declaration as it is now: {again} --all"
+        )
+    return found
+
+
+def show(console: Console, target: Target, summary: RunSummary) -> None:
+    """Print rows by outcome, money, and where things are."""
+    console.print()
+    console.print(Text(target.name, style="bold"))
+    console.print(rows_by_outcome(target.lake, summary.status))
+    console.print()
+    console.print(_money(summary))
+    for line in _remarks(target, summary):
+        console.print(Text(line))
+    console.print()
+    console.print(_places(target, summary))
+
+
+def show_next(console: Console, target: Target, status: DatasetStatus) -> None:
+    """Print what to do next."""
+    console.print()
+    console.print(Text("Next:", style="bold"))
+    for line in next_commands(target, status):
+        console.print(Text(f"  {line}"))
+
+
+def rows_by_outcome(lake: Lake, status: DatasetStatus) -> Text:
+    """Return rows by outcome, and partitions by state."""
+    without = sum(one.rows for one in status.partitions if one.state in _WITHOUT_FILES)
+    waiting = status.waiting - without
+    rejected = status.rejected - waiting
+    rows = [
+        ("rows", status.rows, ""),
+        ("  results", status.results, ""),
+        ("  rejected", rejected, _codes(lake, status) if rejected else ""),
+    ]
+    if waiting:
+        rows.append(("  waiting", waiting, "not asked, or held: another run takes them up"))
+    if without:
+        rows.append(("  not run", without, ""))
+    rows.append(("partitions", len(status.partitions), _states(status)))
+    return aligned([(name, f"{count:,}", remark) for name, count, remark in rows], right=(1,))
+
+
+def _states(status: DatasetStatus) -> str:
+    states = Counter(str(one.state) for one in status.partitions)
+    return ", ".join(f"{count:,} {state}" for state, count in states.most_common())
+
+
+def _codes(lake: Lake, status: DatasetStatus) -> str:
+    codes = rejected_codes(lake, status)
+    shown = ", ".join(f"{count:,} {code}" for code, count in codes.most_common(_SHOWN_CODES))
+    return f"{shown}, ..." if len(codes) > _SHOWN_CODES else shown
+
+
+def rejected_codes(lake: Lake, status: DatasetStatus) -> Counter[str]:
+    """Count the rejected rows of the current snapshot by error code."""
+    codes: Counter[str] = Counter()
+    for one in status.partitions:
+        if one.state in _WITHOUT_FILES or not one.rejected:
+            continue
+        table = lake.read(status.dataset, REJECTED, one.partition, ["_outcome", "_error_code"])
+        pairs = zip(*(table.column(i).to_pylist() for i in range(2)), strict=True)
+        codes.update(code for outcome, code in pairs if outcome == "error")
+    return codes
+
+
+def _money(summary: RunSummary) -> Text:
+    now, total = summary.this_run, summary.in_total
+    rows = [
+        ("", "this run", "in total"),
+        ("requests", f"{now.requests:,}", f"{total.requests:,}"),
+        ("tokens", f"{now.tokens:,}", f"{total.tokens:,}"),
+        ("paid", money(now.settled), money(total.settled)),
+    ]
+    if now.reserved or total.reserved:
+        rows.append(("unknown, at most", money(now.reserved), money(total.reserved)))
+    return aligned(rows, right=(1, 2))
+
+
+def _remarks(target: Target, summary: RunSummary) -> list[str]:
+    remarks = []
+    if not summary.requests and not summary.failures:
+        remarks.append("0 requests, $0: every answer was paid before.")
+    if (free := summary.requests - summary.this_run.requests) > 0:
+        remarks.append(f"{plural(free, 'more attempt')} brought no answer and cost nothing.")
+    if unknown := summary.unsettled.unknown_requests:
+        remarks.append(
+            f"{plural(unknown, 'request')} of unknown outcome, at most "
+            f"{money(summary.unsettled.unknown_money)}: "
+            f"{target.command(f'ledger unknown {target.name}')}"
+        )
+    if stale := summary.status.in_state(PartitionState.STALE):
+        rows = sum(one.rows for one in summary.status.partitions if one.partition in set(stale))
+        remarks.append(
+            f"{plural(len(stale), 'stale partition')} left as it is ({plural(rows, 'row')}): the "
+            f"question has changed since. Pay for new answers: "
+            f"{target.command(f'run {target.called} --all')}"
+        )
+    return remarks
+
+
+def _places(target: Target, summary: RunSummary) -> Text:
+    home = shlex.quote(str(target.settings.dagster_home))
+    rows = [
+        ("time", seconds(summary.seconds)),
+        ("results", str(target.lake.root / target.name / "results")),
+        ("Dagster UI", f"DAGSTER_HOME={home} dagster dev"),
+    ]
+    return aligned(rows)
+
+
+def next_commands(target: Target, status: DatasetStatus) -> list[str]:
+    """Return three command lines that work when they are pasted."""
+    look = target.command(f"status {target.called}")
+    if not status.results:
+        again = target.command(f"run {target.called}")
+        return [look, target.query("rejected_rows", " limit 5"), again]
+    export = target.command(f"export {target.called} --to {target.name}.csv")
+    return [look, target.query("results", " limit 5"), export]

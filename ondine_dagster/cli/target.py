@@ -1,0 +1,105 @@
+"""What a command works on: a dataset with its settings, and how it is called in messages."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.component.declarations import Declared, find_declaration, load_declaration
+from ondine_dagster.settings import DATA_DIR, Settings, find_project_root, load_settings
+from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.storage.lake import Lake
+
+_NAME = re.compile("[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One dataset; `called` is how the person named it."""
+
+    called: str
+    declared: Declared
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """Return the dataset's name."""
+        return self.declared.dataset.name
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """Return what its stages share."""
+        declared = self.declared
+        return Pipeline(declared.dataset, declared.declared_in, declared.project_root)
+
+    @property
+    def lake(self) -> Lake:
+        """Return the lake it lives in."""
+        return Lake(self.settings.lake_root)
+
+    def command(self, text: str) -> str:
+        """Return a command line about this data that works when pasted in the current folder."""
+        here = load_settings(Path.cwd())
+        same = here.data_dir == self.settings.data_dir
+        setting = "" if same else f"{DATA_DIR}={shlex.quote(str(self.settings.data_dir))} "
+        return f"{setting}{program()} {text}"
+
+    def query(self, asset: str, rest: str = "") -> str:
+        """Return a command line that shows the rows of an asset."""
+        select = f"select * from {self.name}.{asset}{rest}"  # noqa: S608 (shown, not executed)
+        return self.command(f'sql "{select}"')
+
+
+def find_target(called: str) -> Target:
+    """Return the dataset that a person named: by name in this project, or by the path of a YAML.
+
+    Raises OndineError where there is no such dataset, or its declaration is wrong.
+    """
+    declared = _find(called, Path.cwd())
+    return Target(called, declared, load_settings(declared.project_root))
+
+
+def _find(called: str, cwd: Path) -> Declared:
+    if not _NAME.fullmatch(called):
+        return _in_file(called)
+    root = find_project_root(cwd)
+    if root is not None:
+        return find_declaration(called, root)
+    if Path(called).exists():
+        return _in_file(called)
+    raise OndineError(
+        f"{called} is the name of a dataset, but there is no project here: no pyproject.toml with "
+        f"[tool.dg] in {cwd} or above. Go to the project's folder, or give the path of a YAML file."
+    )
+
+
+def _in_file(called: str) -> Declared:
+    path, _, name = called.partition("#")
+    declared = load_declaration(Path(path))
+    found = [one for one in declared if name in ("", one.dataset.name)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(one.dataset.name for one in declared)
+    if not found:
+        raise OndineError(f"{path} declares no dataset {name}. It declares: {names}.")
+    raise OndineError(
+        f"{path} declares several datasets: {names}. Say which: {path}#{found[0].dataset.name}"
+    )
+
+
+def program() -> str:
+    """Return how to call this program from a shell in the current folder."""
+    script = Path(sys.executable).with_name("ondine-dagster")
+    found = shutil.which("ondine-dagster")
+    if found is not None and Path(found).absolute() == script.absolute():
+        return "ondine-dagster"
+    if not script.is_file():
+        return f"{shlex.quote(sys.executable)} -m ondine_dagster.cli.main"
+    here = Path.cwd()
+    return shlex.quote(str(script.relative_to(here) if script.is_relative_to(here) else script))
