@@ -39,7 +39,7 @@ def test_else_it_is_the_users(tmp_path: Path) -> None:
 
 def test_a_broken_pyproject_is_named(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.dg\n")
-    with pytest.raises(OndineError, match="pyproject.toml is not valid TOML"):
+    with pytest.raises(OndineError, match=r"pyproject\.toml is not valid TOML"):
         load_settings(tmp_path, {})
 
 

@@ -26,7 +26,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.rows import Outcome, RowOutcome
 from ondine_dagster.llm.structured import CHARACTERS_REPLACED, Rejection, Value
 from ondine_dagster.spec.errors import OndineError
-from ondine_dagster.storage.lake import Lake, LakeWriter
+from ondine_dagster.storage.lake import Lake, LakeWriter, to_table
 
 _Parsed = dict[str, Value] | Rejection | None
 
@@ -254,7 +254,7 @@ def _append(
         **_shared(ended, prefix="_"),
         "_answer_key": [_hex(keys[index]) for index in chosen],
     }
-    writer.append(tables.table(everything, writer.schema))
+    writer.append(to_table(everything, writer.schema))
 
 
 def _responses(
@@ -278,7 +278,7 @@ def _responses(
         "answer_key": keys,
         **_shared(outcomes, prefix=""),
     }
-    return tables.table(columns, tables.RESPONSES)
+    return to_table(columns, tables.RESPONSES)
 
 
 def _shared(outcomes: Sequence[RowOutcome], *, prefix: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ondine_dagster.assets.resources import LAKE, LakeResource
 from ondine_dagster.ledger.identity import answer_key, text_digest
 from ondine_dagster.llm.errors import ErrorClass
 from ondine_dagster.llm.prompt import RenderError
-from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.lake import Lake, to_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ class PromptCounts:
 
 def write_prompts(pipeline: Pipeline, lake: Lake, partition: str) -> PromptCounts:
     """Render the partition's rows into `prompts`; rows that cannot be rendered are row errors."""
-    from ondine_dagster.assets.tables import PROMPTS, table
+    from ondine_dagster.assets.tables import PROMPTS
 
     source = lake.metadata(pipeline.name, "raw_rows", partition)
     errors: Counter[str] = Counter()
@@ -45,7 +45,7 @@ def write_prompts(pipeline: Pipeline, lake: Lake, partition: str) -> PromptCount
     with lake.open_writer(pipeline.name, "prompts", partition, PROMPTS) as writer:
         for batch in lake.iter_batches(pipeline.name, "raw_rows", partition, BATCH_ROWS):
             columns = _prompt_columns(pipeline, batch)
-            writer.append(table(columns, PROMPTS))
+            writer.append(to_table(columns, PROMPTS))
             rows += batch.num_rows
             tokens += sum(columns["estimated_tokens"])
             errors.update(code for code in columns["error_code"] if code)

@@ -5,9 +5,8 @@ Imported only where a stage runs, as pyarrow is heavy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
 
@@ -121,13 +120,3 @@ def usd_array(picodollars: Sequence[int]) -> pa.Array:
 def picodollars(amount: Decimal | None) -> int:
     """Return USD from a file as picodollars."""
     return 0 if amount is None else int(amount.scaleb(12))
-
-
-def table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    """Build a table with exactly `schema` from lists or arrays by name."""
-    arrays = [
-        value if isinstance(value, pa.Array | pa.ChunkedArray) else pa.array(value, field.type)
-        for field in schema
-        for value in (columns[field.name],)
-    ]
-    return pa.table(arrays, schema=schema)

@@ -12,7 +12,6 @@ from ondine_dagster.engine.rows import Outcome, RowOutcome
 class Progress:
     """Counts since the run began; money in picodollars."""
 
-    fed: int = 0
     reused: int = 0
     requests: int = 0
     in_flight: int = 0

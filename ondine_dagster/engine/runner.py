@@ -155,7 +155,6 @@ class Runner:
         found = await asyncio.to_thread(self._ledger.look_up, keys, self._ceiling) if keys else {}
         self._asker.answered |= bool(found)
         self._outstanding += len(batch)
-        self._progress.fed += len(batch)
         for row in batch:
             slot = (buffer, buffer.add())
             if isinstance(row, RowOutcome):

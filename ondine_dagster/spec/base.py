@@ -20,6 +20,9 @@ from pydantic import (
 from ondine_dagster.spec.keys import advice
 from ondine_dagster.spec.problems import Location, dotted, readable, shown
 
+# Far above any price, and low enough that money fits 64-bit integers of 1e-12 USD.
+DEAREST_USD = 10_000
+
 Role = Literal["question", "request", "local"]
 
 
@@ -66,8 +69,8 @@ def _decimal(value: Any) -> Any:
         amount = value if isinstance(value, Decimal) else Decimal(str(value))
     except InvalidOperation:
         raise ValueError(f"is {shown(value)}; it must be an amount in USD such as 0.15") from None
-    if not amount.is_finite() or amount < 0:
-        raise ValueError(f"is {shown(value)}; it must be an amount in USD of 0 or more")
+    if not amount.is_finite() or not 0 <= amount <= DEAREST_USD:
+        raise ValueError(f"is {shown(value)}; it must be an amount in USD, 0 to {DEAREST_USD}")
     return amount
 
 

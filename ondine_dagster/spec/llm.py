@@ -160,6 +160,7 @@ class Llm(Part):
     max_tokens: Annotated[Whole, REQUEST] = Field(
         default=1024,
         ge=1,
+        le=10_000_000,
         description="The most completion tokens of one answer: the ceiling of what a request can "
         "cost. Answers that were cut off are asked again under a higher ceiling, others are not.",
         examples=[256],

@@ -7,6 +7,7 @@ keep all scripts readable; Parquet keeps the types.
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from math import isfinite
 from pathlib import Path
@@ -19,6 +20,9 @@ from ondine_dagster.storage.row_keys import canonical_json, plain_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_SPECIAL = re.compile('[",\r\n]')
 
 
 class ExportFile(ABC):
@@ -55,7 +59,9 @@ class _Csv(ExportFile):
         super().__init__(file, schema)
         self._readable = _readable_schema(schema)
         # "needed" quotes every text and leaves NULL empty, which tells '' from NULL.
-        options = pa_csv.WriteOptions(quoting_style="needed")
+        # Names are quoted only where they must be; pyarrow's "needed" would quote all of them.
+        header = "needed" if any(_SPECIAL.search(name) for name in schema.names) else "none"
+        options = pa_csv.WriteOptions(quoting_style="needed", quoting_header=header)
         self._writer = pa_csv.CSVWriter(file.stream, self._readable, write_options=options)
 
     def write(self, rows: pa.Table) -> None:

@@ -8,6 +8,7 @@ list fields on the way; DuckDB reads because it is the faster scanner.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _ROW_GROUP_ROWS = 10_000
 _COMPRESSION = "zstd"
 _ARROW_SCHEMA = "ARROW:schema"
+_local = threading.local()
 
 
 class MissingPartition(OndineError):
@@ -292,12 +294,23 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def scan_files(files: Iterable[Path]) -> duckdb.DuckDBPyRelation:
-    """Return a lazy DuckDB relation over Parquet files, in their order, columns by name."""
-    import duckdb
+    """Return a lazy DuckDB relation over Parquet files, in their order, columns by name.
 
+    Relations of one thread can be joined with one another.
+    """
     # The files go in as text: their names may hold what DuckDB takes for a pattern.
     paths = [glob_literal(str(file)) for file in files]
-    return duckdb.connect().read_parquet(paths, union_by_name=True)
+    return _connection().read_parquet(paths, union_by_name=True)
+
+
+def _connection() -> duckdb.DuckDBPyConnection:
+    """Return this thread's DuckDB in memory: it joins no relations of different connections."""
+    import duckdb
+
+    if not hasattr(_local, "connection"):
+        _local.connection = duckdb.connect()
+    connection: duckdb.DuckDBPyConnection = _local.connection
+    return connection
 
 
 def glob_literal(path: str) -> str:

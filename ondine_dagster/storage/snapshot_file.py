@@ -126,7 +126,7 @@ def partition_rows(lake: Lake, snapshot: Snapshot, key: str) -> pa.Table:
             f"Partition {key} has no rows in the current snapshot of dataset {snapshot.dataset} "
             f"(version {snapshot.version}): they were removed from the source. Choose another."
         )
-    # partitioning=None: pyarrow would take folders named a=b for columns.
+    # partitioning=None: pyarrow would take folders named a=b for columns. A scan promises no order.
     return pq.read_table(
         lake.path(snapshot.dataset, SNAPSHOT, snapshot.version),
         columns=["_row_key", "_position", *snapshot.source_columns],

@@ -17,6 +17,7 @@ import pytest
 from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage import export as export_module
 from ondine_dagster.storage.export import ExportResult, export
+from ondine_dagster.storage.export_formats import open_format
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import Snapshot, take_snapshot
 from ondine_dagster_tests.storage.builders import a_dataset, write_csv, write_results
@@ -36,8 +37,10 @@ def snap(lake: Lake, tmp_path: Path, ids: str, rows: int = 2) -> Snapshot:
 
 
 def answer_all(lake: Lake, snapshot: Snapshot) -> None:
+    """Write results where there are none; older files stay as they are."""
     for part in snapshot.partitions:
-        write_results(lake, snapshot, part.key, {str(n): f"label {n}" for n in range(10)})
+        if not lake.exists("reviews", "results", part.key):
+            write_results(lake, snapshot, part.key, {str(n): f"label {n}" for n in range(9)})
 
 
 def exported(lake: Lake, to: Path) -> list[str]:
@@ -226,6 +229,13 @@ def test_a_place_that_cannot_be_written_is_refused(
     answer_all(lake, snap(lake, tmp_path, "01"))
     with pytest.raises(OndineError, match=message):
         export(lake, "reviews", tmp_path / name)
+
+
+def test_columns_that_a_format_cannot_hold_leave_nothing_behind(tmp_path: Path) -> None:
+    schema = pa.schema([("x", pa.month_day_nano_interval())])
+    with pytest.raises(pa.ArrowNotImplementedError):
+        open_format(tmp_path / "out.parquet", schema)
+    assert os.listdir(tmp_path) == []
 
 
 def test_nothing_to_export_is_said(lake: Lake, tmp_path: Path) -> None:

@@ -286,6 +286,14 @@ def test_a_large_shuffle_keeps_every_row(project: Project) -> None:
     ).sort_by("_position")
     assert together["text"].to_pylist() == texts
     assert together["_position"].to_pylist() == list(range(5000))
+    # Two partitions of 600 share a row group: the rows lie together, whatever the input order.
+    file = pq.ParquetFile(result.snapshot.path)
+    statistics = [
+        file.metadata.row_group(n).column(1).statistics for n in range(file.num_row_groups)
+    ]
+    spans = [(each.min, each.max) for each in statistics]
+    keys = [part.key for part in result.snapshot.partitions]
+    assert spans == list(zip(keys[::2], [*keys[1::2], keys[-1]], strict=True))
 
 
 def an_output(column: str) -> dict[str, Any]:

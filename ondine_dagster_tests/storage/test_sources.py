@@ -248,7 +248,7 @@ def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     damaged = pa.StringArray.from_buffers(1, offsets, bytes_)
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"fine": ["a"], "text": damaged}), path)
-    with pytest.raises(OndineError, match=r"column 'text': Invalid UTF8"):
+    with pytest.raises(OndineError, match=r"column 'text': .*Invalid UTF8"):
         read_source(Source(path="x.parquet"), path)
 
 

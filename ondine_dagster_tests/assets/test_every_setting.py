@@ -1,0 +1,250 @@
+"""Every setting of a declaration changes what the product does (E-4).
+
+Settings that can be seen without a run are compared by `footprint`: what is sent, what it counts
+for, what the assets look like, what is made of rows and answers. The limits are seen in runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
+
+from ondine_dagster.assets import tables
+from ondine_dagster.assets.factory import build_definitions
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.prompts import write_prompts
+from ondine_dagster.assets.raw_rows import write_raw_rows
+from ondine_dagster.llm.structured import Rejection
+from ondine_dagster.simulator import Simulator
+from ondine_dagster.spec import Dataset
+from ondine_dagster.spec.fields import all_fields
+from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.snapshot import take_snapshot
+from ondine_dagster_tests.spec.changes import CHANGES
+from ondine_dagster_tests.workbench import REJECTED, RESULTS, MakeBench, numbered
+
+LIMITS = {path for path in CHANGES if path.startswith("limits.")}
+# There is one provider yet: nothing to compare it with.
+ONE_VALUE = {"llm.provider"}
+SEEN_AT_REST = sorted(CHANGES.keys() - LIMITS - ONE_VALUE)
+ROLES = {field.path: field.role for field in all_fields(Dataset)}
+
+ANSWERS = (
+    {"label": "good", "score": 2, "note": "a"},
+    {"label": "bad", "score": 1, "note": "b"},
+    {"label": "mixed", "score": 10},
+    {"score": 0},
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with both sources that the changes name."""
+    for name in ("reviews", "opinions"):
+        lines = [f"{n},{name} {n},c{n % 3}" for n in range(25)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["id,review,country", *lines]))
+    return tmp_path
+
+
+def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
+    """Return everything that can be seen of a declaration without asking anybody."""
+    pipeline = Pipeline(dataset, folder / "defs.yaml", folder)
+    snapshot = take_snapshot(lake, dataset, pipeline.source_path()).snapshot
+    for partition in snapshot.partitions:
+        write_raw_rows(lake, snapshot, partition.key)
+        write_prompts(pipeline, lake, partition.key)
+    first = snapshot.partitions[0].key
+    prompt = lake.read(dataset.name, "prompts", first).to_pylist()[0]
+    raw = lake.read(dataset.name, "raw_rows", first)
+    provider = pipeline.provider
+    return {
+        "rows": [raw.schema.to_string(), raw.to_pylist(), [p.key for p in snapshot.partitions]],
+        "request": [provider.url, provider.headers(None), provider.body(prompt["messages"])],
+        "answer key": prompt["answer_key"],
+        "money": [
+            provider.prices.worst_case(1000, provider.ceiling),
+            provider.prices.cost(1000, 100, 500),
+        ],
+        "columns": tables.output_schema(dataset.output).to_string(),
+        "answers": _read(pipeline),
+        "specs": _specs(dataset, folder),
+    }
+
+
+def _read(pipeline: Pipeline) -> list[Any]:
+    read = [pipeline.reader.read(json.dumps(answer)) for answer in ANSWERS]
+    return [(one.code if isinstance(one, Rejection) else one) for one in read]
+
+
+def _specs(dataset: Dataset, folder: Path) -> list[Any]:
+    definitions = build_definitions(dataset, declared_in=folder / "defs.yaml", project_root=folder)
+    return [
+        (spec.key, spec.description, spec.group_name, list(spec.owners), repr(spec.metadata))
+        for definition in definitions.assets or ()
+        if isinstance(definition, dg.AssetsDefinition)
+        for spec in definition.specs
+    ]
+
+
+# Where a change must show: at least in one of these, and so that the reader of this table agrees.
+SHOWS_IN: Mapping[str, str] = {
+    "name": "specs",
+    "description": "specs",
+    "owners": "specs",
+    "source.path": "rows",
+    "source.key": "rows",
+    "source.types": "rows",
+    "partitions.rows": "rows",
+    "prompt.system": "request",
+    "prompt.template": "request",
+    "llm.name": "request",
+    "llm.base_url": "request",
+    "llm.identity": "answer key",
+    "llm.prices.input_per_million_usd": "money",
+    "llm.prices.output_per_million_usd": "money",
+    "llm.prices.cached_input_per_million_usd": "money",
+    "llm.prices.per_request_usd": "money",
+    "llm.temperature": "request",
+    "llm.top_p": "request",
+    "llm.seed": "request",
+    "llm.max_tokens": "request",
+    "llm.max_tokens_field": "request",
+    "output.fields.*.type": "request",
+    "output.fields.*.enum": "request",
+    "output.fields.*.minimum": "request",
+    "output.fields.*.maximum": "request",
+    "output.fields.*.description": "request",
+    "output.fields.*.required": "request",
+    "output.fields.*.column": "columns",
+    "output.fields.*.accept": "answers",
+    "output.fields.*.accept.minimum": "answers",
+    "output.fields.*.accept.maximum": "answers",
+    "output.fields.*.accept.pattern": "answers",
+    "output.column": "columns",
+}
+
+
+@pytest.mark.behaviour("E-4")
+@pytest.mark.parametrize("path", SEEN_AT_REST)
+def test_a_change_of_a_setting_shows_where_it_belongs(path: str, folder: Path) -> None:
+    before, after = (
+        footprint(dataset, folder, Lake(folder / f"lake{number}"))
+        for number, dataset in enumerate(CHANGES[path].datasets())
+    )
+    different = {face for face in before if before[face] != after[face]}
+    assert SHOWS_IN[path] in different, f"{path} changed only {different or 'nothing'}"
+    # what is part of the question makes a new question, and nothing else does, except for the
+    # source, whose rows are part of it too
+    if path != "source.path":
+        assert ("answer key" in different) == (ROLES[path] == "question"), different
+
+
+@pytest.mark.behaviour("E-4")
+def test_every_setting_is_compared_or_seen_in_a_run() -> None:
+    in_runs = {f"limits.{name}" for name in SEEN_IN_RUNS}
+    assert sorted(SHOWS_IN) == SEEN_AT_REST
+    assert in_runs == LIMITS
+
+
+# limits: what a run does differently
+
+
+Look = Callable[[MakeBench, Simulator, dict[str, Any]], Any]
+
+
+def _peak(make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]) -> int:
+    """Return how many requests were in flight at most: replies take long enough to meet."""
+    simulator.settings = replace(simulator.settings, latency_ms=40)
+    make_bench(numbered(8), limits=limits).run_missing()
+    return simulator.bill.totals.max_in_flight
+
+
+def _requests_for_an_error(
+    make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]
+) -> int:
+    make_bench([{"id": "a", "text": "[[fault=500]]"}], limits=limits).run_missing()
+    return simulator.bill.totals.requests
+
+
+def _requests_of_unknown_outcome(
+    make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]
+) -> int:
+    bench = make_bench([{"id": "a", "text": "[[fault=reset_after]]"}], limits=limits)
+    bench.snapshot()
+    assert not bench.run(raise_on_error=False).success
+    return simulator.bill.totals.charged
+
+
+def _patience(make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]) -> str:
+    limits = {"max_attempts": 1, **limits}
+    bench = make_bench([{"id": "a", "text": "[[fault=stall]]"}], limits=limits)
+    bench.run_missing()
+    (row,) = bench.rows(REJECTED)
+    return str(row["_error_message"])
+
+
+def _unknown_after_a_stop(
+    make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]
+) -> int:
+    """Interrupt a run whose replies come later than a short drain, and sooner than a long one."""
+    simulator.settings = replace(simulator.settings, latency_ms=700)
+    bench = make_bench(numbered(4), limits=limits)
+    bench.snapshot()
+
+    def interrupt() -> None:
+        if simulator.bill.wait_for(lambda totals: totals.charged == 4):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    with pytest.raises(DagsterExecutionInterruptedError):
+        bench.run()
+    waiting.join()
+    return len(bench.attempts(where="state = 'unknown'"))
+
+
+SEEN_IN_RUNS: Mapping[str, tuple[Look, Any, Any, tuple[Any, Any]]] = {
+    "concurrency": (_peak, 1, 2, (1, 2)),
+    "max_attempts": (_requests_for_an_error, 1, 2, (1, 2)),
+    "max_unknown": (_requests_of_unknown_outcome, 0, 1, (1, 2)),
+    "on_unknown": (_requests_of_unknown_outcome, "reask", "hold", (3, 1)),
+    "timeout_seconds": (
+        _patience,
+        0.2,
+        0.3,
+        ("no complete reply within 0.2 s", "no complete reply within 0.3 s"),
+    ),
+    "drain_seconds": (_unknown_after_a_stop, 0, 30, (4, 0)),
+}
+
+
+@pytest.mark.behaviour("E-4")
+@pytest.mark.parametrize("name", SEEN_IN_RUNS)
+@pytest.mark.parametrize("which", [0, 1], ids=["before", "after"])
+def test_a_limit_is_obeyed(
+    name: str, which: int, make_bench: MakeBench, simulator: Simulator
+) -> None:
+    look, *values, expected = SEEN_IN_RUNS[name]
+    assert look(make_bench, simulator, {name: values[which]}) == expected[which]
+
+
+@pytest.mark.behaviour("A-13")
+def test_the_concurrency_is_shared_by_all_partitions_reached_and_never_passed(
+    make_bench: MakeBench, simulator: Simulator
+) -> None:
+    simulator.settings = replace(simulator.settings, latency_ms=30)
+    bench = make_bench(numbered(60), partitions={"rows": 5}, limits={"concurrency": 12})
+    bench.run_missing()
+    assert simulator.bill.totals.max_in_flight == 12
+    assert simulator.bill.totals.connections <= 12
+    assert bench.table(RESULTS).num_rows == 60
