@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ondine_dagster.component import LLMDataset, dataset_definitions
+    from ondine_dagster.errors import OndineError
     from ondine_dagster.spec import (
         AcceptList,
         AcceptPattern,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         DeclaredPrices,
         Limits,
         Llm,
-        OndineError,
         Output,
         OutputField,
         Partitions,
@@ -51,6 +51,7 @@ _ROOMS = {
     "LLMDataset": "component",
     "dataset_definitions": "component",
     "DuckDBIOManager": "storage.io_manager",
+    "OndineError": "errors",
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from platformdirs import user_data_dir
 from pydantic import SecretStr
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 
 DATA_DIR, DAGSTER_HOME = "ONDINE_DATA_DIR", "DAGSTER_HOME"
 DEMO_BASE_URL = "ONDINE_DEMO_BASE_URL"  # read by the sample declaration

@@ -20,7 +20,8 @@ from ondine_dagster.component import (
     find_declaration,
     load_declaration,
 )
-from ondine_dagster.spec import Dataset, OndineError
+from ondine_dagster.errors import OndineError
+from ondine_dagster.spec import Dataset
 from ondine_dagster_tests.spec.declarations import attributes
 
 YAML = """\

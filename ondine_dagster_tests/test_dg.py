@@ -12,7 +12,7 @@ from dagster.components.scaffold.scaffold import NoParams, ScaffoldRequest
 
 from ondine_dagster.component import load_declaration
 from ondine_dagster.component.scaffolder import LLMDatasetScaffolder, dataset_name
-from ondine_dagster.spec import OndineError
+from ondine_dagster.errors import OndineError
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

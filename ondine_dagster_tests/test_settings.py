@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import find_project_root, load_settings
-from ondine_dagster.spec.errors import OndineError
 
 _PROJECT = '[tool.dg]\ndirectory_type = "project"\n'
 

@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 
 from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, PartitionCounts
+from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.prices import usd
-from ondine_dagster.spec.errors import OndineError
 
 Metadata = dict[str, Any]
 # Dagster's own tag names: https://docs.dagster.io/guides/build/assets/asset-versioning-and-caching

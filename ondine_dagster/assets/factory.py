@@ -11,8 +11,8 @@ from ondine_dagster.assets.report import build_report
 from ondine_dagster.assets.resources import resources
 from ondine_dagster.assets.responses import build_responses
 from ondine_dagster.assets.snapshot import build_snapshot
+from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.sources import source_columns
 
 

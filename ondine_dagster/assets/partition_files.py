@@ -24,8 +24,8 @@ from ondine_dagster.assets.partition_counts import (
 )
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.rows import Outcome, RowOutcome
+from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.structured import CHARACTERS_REPLACED, Rejection, Value
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.lake import Lake, LakeWriter, to_table
 
 _Parsed = dict[str, Value] | Rejection | None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import digest
 from ondine_dagster.llm.openai_compatible import OpenAICompatible
 from ondine_dagster.llm.prompt import PromptRenderer
@@ -17,7 +18,6 @@ from ondine_dagster.llm.provider import Provider
 from ondine_dagster.llm.structured import AnswerReader, wire_schema
 from ondine_dagster.settings import Settings, load_settings
 from ondine_dagster.spec import Dataset
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import Snapshot, check_columns, current_snapshot
 from ondine_dagster.storage.sources import resolve_path

@@ -8,7 +8,7 @@ from ondine_dagster.assets.events import readable_failures
 from ondine_dagster.assets.keys import asset_spec
 from ondine_dagster.assets.pipeline import LAYOUT, Pipeline
 from ondine_dagster.assets.resources import LAKE, LakeResource
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import Snapshot, partition_rows
 

@@ -34,8 +34,8 @@ from ondine_dagster.assets.partition_counts import (
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
 from ondine_dagster.engine.rows import Chunk
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import digest
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:

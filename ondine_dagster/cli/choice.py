@@ -10,7 +10,7 @@ from typing import Literal
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.status import DatasetStatus, PartitionState
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 
 _MISSING = (PartitionState.MISSING, PartitionState.CHANGED, PartitionState.FAILED)

@@ -25,6 +25,7 @@ from urllib.request import ProxyHandler, build_opener
 import click
 
 import ondine_dagster
+from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import (
     DAGSTER_HOME,
     DEMO_BASE_URL,
@@ -33,7 +34,6 @@ from ondine_dagster.settings import (
     find_project_root,
     load_settings,
 )
-from ondine_dagster.spec.errors import OndineError
 
 if TYPE_CHECKING:
     from ondine_dagster.cli.summary import RunSummary

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ondine_dagster.cli.console import output
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
 from ondine_dagster.ledger.database import reader_engine, refuse_network_file_system
 from ondine_dagster.settings import API_KEY_VARIABLES, Settings, load_settings
-from ondine_dagster.spec.errors import OndineError
 
 if TYPE_CHECKING:
     from ondine_dagster.cli.target import Target

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
 from ondine_dagster.ledger.database import reader_engine
 from ondine_dagster.ledger.unknowns import UnknownAttempt, resolve, unknown_attempts
 from ondine_dagster.settings import load_settings
-from ondine_dagster.spec.errors import OndineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

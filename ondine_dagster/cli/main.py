@@ -21,7 +21,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            from ondine_dagster.spec.errors import OndineError
+            from ondine_dagster.errors import OndineError
 
             if isinstance(error, OndineError):
                 raise click.ClickException(str(error)) from None

@@ -18,9 +18,9 @@ from ondine_dagster.cli.interrupts import Interrupted, Interrupts, listening
 from ondine_dagster.cli.progress import Display, display
 from ondine_dagster.cli.summary import RunSummary, problems, show, show_next
 from ondine_dagster.cli.target import Target, find_target
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.ledger import Ledger, close_ledger, open_ledger
 from ondine_dagster.ledger.totals import spent, unsettled
-from ondine_dagster.spec.errors import OndineError
 
 SNAPSHOT, REPORT = ("snapshot",), ("report",)
 REPARSE = (RESULTS, REJECTED)

@@ -7,9 +7,9 @@ from decimal import Decimal, InvalidOperation
 
 import click
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.prices import Prices, usd
 from ondine_dagster.simulator import DEFAULT_PORT, FaultPlan, Settings, serve
-from ondine_dagster.spec.errors import OndineError
 
 
 def simulate_command(

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 
 from ondine_dagster.cli.drawing import as_text, draw
+from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import Settings, load_settings
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.ledger_tables import SCHEMA, ledger_table, mentioned_tables
 from ondine_dagster.storage.views import add_table, connect, view_statements

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.component.declarations import Declared, find_declaration, load_declaration
+from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import DATA_DIR, Settings, find_project_root, load_settings
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 
 _NAME = re.compile("[a-z][a-z0-9_]*")

@@ -15,7 +15,8 @@ from dagster_shared.yaml_utils.source_position import SourcePositionTree
 from jinja2 import Environment, StrictUndefined
 from pydantic import ValidationError
 
-from ondine_dagster.spec import Dataset, OndineError, format_errors
+from ondine_dagster.errors import OndineError
+from ondine_dagster.spec import Dataset, format_errors
 from ondine_dagster.spec.base import TEMPLATED, VERBATIM
 from ondine_dagster.spec.fields import all_fields, field_at
 from ondine_dagster.spec.problems import Location, dotted, shown

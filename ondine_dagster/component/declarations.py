@@ -16,8 +16,9 @@ from typing import Any
 
 from ondine_dagster.component.attributes import Attributes
 from ondine_dagster.component.documents import Document, read_documents
+from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import find_project_root
-from ondine_dagster.spec import Dataset, OndineError
+from ondine_dagster.spec import Dataset
 
 TYPE_NAME = "ondine_dagster.LLMDataset"
 _TYPE_NAMES = (TYPE_NAME, "ondine_dagster.component.LLMDataset")

@@ -13,7 +13,7 @@ import yaml
 from dagster_shared.yaml_utils import parse_yamls_with_source_position
 from dagster_shared.yaml_utils.source_position import ValueAndSourcePositionTree
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 
 Document = ValueAndSourcePositionTree
 

@@ -16,7 +16,8 @@ from ondine_dagster.component.attributes import Attributes
 from ondine_dagster.component.declarations import absolute, project_root_of, project_scope
 from ondine_dagster.component.documents import read_documents
 from ondine_dagster.component.scaffolder import LLMDatasetScaffolder
-from ondine_dagster.spec import Dataset, OndineError
+from ondine_dagster.errors import OndineError
+from ondine_dagster.spec import Dataset
 
 
 class DatasetAttributes(RootModel[dict[Any, Any]]):

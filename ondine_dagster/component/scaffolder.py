@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from ondine_dagster.spec import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.spec.dataset import RESERVED_NAMES
 
 SAMPLE_FILE = "rows.csv"

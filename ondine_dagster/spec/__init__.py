@@ -11,7 +11,6 @@ from ondine_dagster.spec.columns import (
     same_column,
 )
 from ondine_dagster.spec.dataset import Dataset
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.spec.limits import Limits
 from ondine_dagster.spec.llm import DeclaredPrices, Llm
 from ondine_dagster.spec.output import Output, OutputField
@@ -32,7 +31,6 @@ __all__ = [
     "FieldProblem",
     "Limits",
     "Llm",
-    "OndineError",
     "Output",
     "OutputField",
     "Partitions",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 
 if TYPE_CHECKING:
     import pyarrow as pa

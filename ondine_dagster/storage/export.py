@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import ERROR_COLUMNS, LINEAGE_COLUMNS
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.export_formats import open_format
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import Snapshot, current_snapshot

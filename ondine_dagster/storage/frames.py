@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.lake import read_metadata, read_schema, read_table, scan_files
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.frames import OWN_ORDER, load_as, to_arrow
 from ondine_dagster.storage.lake import MissingPartition, write_table
 from ondine_dagster.storage.layout import asset_file

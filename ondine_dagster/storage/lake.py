@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.atomic import AtomicFile, ensure_folder, fsync_folder
 from ondine_dagster.storage.layout import asset_file, asset_files, asset_folder, partition_of
 

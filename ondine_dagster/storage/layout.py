@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 
 SUFFIX = ".parquet"
 # File systems take 255 bytes; the temporary name of the same file needs some of them.

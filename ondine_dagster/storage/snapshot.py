@@ -17,8 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import same_column
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.atomic import ensure_folder
 from ondine_dagster.storage.lake import Lake, read_schema
 from ondine_dagster.storage.row_keys import RowIdentities, canonical_json, identify

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import SNAPSHOT_COLUMNS
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.atomic import write_atomically
 from ondine_dagster.storage.lake import Lake, LakeWriter, MissingPartition, read_table
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.casts import cast_columns
 from ondine_dagster.storage.csv_source import csv_header, read_csv
 from ondine_dagster.storage.lake import read_schema, read_table

@@ -13,9 +13,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from ondine_dagster.cli.simulate import fault_plan
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.ledger import close_ledger, open_ledger
 from ondine_dagster.simulator import FaultPlan
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster_tests.cli.typing_person import Person, Terminal
 
 REFUSED = "[[fault=refusal]] no"

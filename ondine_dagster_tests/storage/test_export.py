@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.storage import export as export_module
 from ondine_dagster.storage.export import ExportResult, export
 from ondine_dagster.storage.export_formats import open_format

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.io_manager import DuckDBIOManager
 from ondine_dagster.storage.lake import Lake, MissingPartition
 from ondine_dagster.storage.views import view_statements

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage import snapshot_file
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import (

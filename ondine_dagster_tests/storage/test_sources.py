@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Source
-from ondine_dagster.spec.errors import OndineError
 from ondine_dagster.storage.sources import (
     SourceNotFound,
     read_source,
