@@ -1,8 +1,13 @@
-"""T5: does the ledger add up? Compares the counters with the requests they stand for."""
+"""T5: does the ledger add up? Compares the counters with the requests they stand for.
+
+Also looks for what the transactions never leave behind: questions blocked by nobody, unknown
+outcomes that are not counted, answers without text.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -22,7 +27,7 @@ def check(connection: Connection) -> list[str]:
             *_counter_problems(connection),
             *_repeated(connection, "open asks", schema.asks, _s.open),
             *_repeated(connection, "current answers", schema.answers, _a.current),
-            *_unsettled_answers(connection),
+            *_listed(connection),
         ]
     finally:
         connection.exec_driver_sql("ROLLBACK")
@@ -83,14 +88,47 @@ def _repeated(
     ]
 
 
-def _unsettled_answers(connection: Connection) -> list[str]:
-    """An answer whose request is neither settled nor released for nothing would be unpaid."""
-    statement = (
-        sa.select(_a.id, _t.state)
-        .join_from(schema.answers, schema.attempts, _a.attempt == _t.id)
-        .where(_t.state.in_(["open", "unknown"]))
-    )
+def _listed(connection: Connection) -> list[str]:
+    """Return a sentence for every id that one of the questions below finds."""
     return [
-        f"answer {found.hex()} belongs to a request that is {state}"
-        for found, state in connection.execute(statement)
+        sentence.format(found.hex())
+        for sentence, statement in _CONTRADICTIONS.items()
+        for found in connection.execute(statement).scalars()
     ]
+
+
+def _asks(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return a select of the requests of asks."""
+    joined = sa.select(_t.id).join_from(schema.asks, schema.attempts, _s.attempt == _t.id)
+    return joined.where(*where).distinct()
+
+
+_open_asks = sa.select(_s.pos).where(_s.attempt == _t.id, _s.open == 1)
+_verdict = sa.func.coalesce(_s.verdict, "")
+# each would pay twice, block a question for ever, or lose an answer
+_CONTRADICTIONS: dict[str, sa.Select[Any]] = {
+    "request {} has ended and still blocks its question": _asks(_s.open == 1, _t.state != "open"),
+    "request {} is open and does not block its question": sa.select(_t.id).where(
+        _t.state == "open", ~sa.exists(_open_asks)
+    ),
+    "request {} is open and its process is dead": sa.select(_t.id)
+    .join_from(schema.attempts, schema.processes, schema.processes.c.id == _t.process)
+    .where(_t.state == "open", schema.processes.c.state == "dead"),
+    "request {} is of unknown outcome and its question does not say so": _asks(
+        _t.state == "unknown", _verdict != "unknown"
+    ),
+    "request {} is not of unknown outcome and its question says so": _asks(
+        _t.state != "unknown", _verdict == "unknown"
+    ),
+    "answer {} belongs to a request that has not ended": sa.select(_a.id)
+    .join_from(schema.answers, schema.attempts, _a.attempt == _t.id)
+    .where(_t.state.in_(["open", "unknown"])),
+    "answer {} has lost its text": sa.select(_a.id)
+    .outerjoin_from(schema.answers, schema.payloads, schema.payloads.c.answer == _a.id)
+    .where(_a.payload_state == "present", schema.payloads.c.answer.is_(None)),
+    "question {} is answered and has no current answer": sa.select(_a.answer_key)
+    .join_from(schema.answers, schema.attempts, _a.attempt == _t.id)
+    .where(_t.kind != "verify")
+    .group_by(_a.answer_key)
+    .having(sa.func.max(_a.current) == 0),
+}

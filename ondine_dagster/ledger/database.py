@@ -13,22 +13,38 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 
 HEAD = "0001"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _CHECKPOINT_WAL_BYTES = 16 * 2**20
+_BUSY_SECONDS = 30
+_ADVICE = {
+    "full": "Free space on its disk and run again; what was paid is kept.",
+    "locked": "Another program holds it, a database browser perhaps: close that and run again.",
+    "malformed": "Restore it from a backup: without it, what was paid would be paid again.",
+    "not a database": "Restore it from a backup: without it, what was paid would be paid again.",
+    "readonly": "Give yourself the right to write to the folder and the files in it.",
+    "unable to open": "Give yourself the right to write to the folder and the files in it.",
+    "permission": "Give yourself the right to write to the folder and the files in it.",
+}
 _NETWORK_FILE_SYSTEMS = frozenset(
     "nfs nfs4 cifs smb3 smbfs afs ceph glusterfs lustre fuse.sshfs fuse.s3fs fuse.gcsfuse".split()
 )
+
+
+class LedgerUnavailable(OndineError):
+    """The file of the ledger cannot be read or written now. What was paid is kept."""
 
 
 class Database:
@@ -36,47 +52,64 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_network_file_system(path)
-        self._lock_file: IO[bytes] = open(f"{path}.lock", "ab")  # noqa: SIM115 (held for life)
-        os.chmod(self._lock_file.name, 0o600)
         self._threads = threading.RLock()  # a flock does not keep threads of one process apart
+        self._wal = f"{path}-wal"
+        self._checkpoint_at = _CHECKPOINT_WAL_BYTES
         self._engine = _writer_engine(path)
         self._reader = reader_engine(path)
-        try:
-            with self._exclusive():
-                self._connection = self._engine.connect()
-                _migrate(self._connection, path)
-        except sqlite3.DatabaseError as error:
-            raise OndineError(f"The ledger {path} cannot be opened: {error}.") from error
+        self._connection: Connection | None = None
+        with reachable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            refuse_network_file_system(path)
+            self._lock_file = open_private(f"{path}.lock", "ab")
+            try:
+                with self._exclusive():
+                    _migrate(self._connect(), path)
+                self._file = _identity(path)
+            except BaseException:
+                self.close()
+                raise
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Run one write transaction; durable (fsynced) when the block has ended."""
-        with self._exclusive():
-            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.exec_driver_sql("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
-            self._checkpoint_if_large()
+        """Run one write transaction; durable (fsynced) when the block has ended.
 
-    def reopen(self) -> None:
-        """Replace the write connection after an error that left it in doubt."""
-        self._connection.close()
-        self._connection = self._engine.connect()
+        Raises LedgerUnavailable where the file cannot be written; then it is in doubt whether the
+        transaction happened.
+        """
+        with self._exclusive():
+            connection = self._connection or self._connect()
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+            except BaseException as error:
+                _roll_back(connection)
+                if isinstance(error, LedgerUnavailable):
+                    self._disconnect()  # the next transaction starts from a clean connection
+                raise
+            self._checkpoint_if_large(connection)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a short-lived read-only connection."""
+        """Open a short-lived read-only connection. Raises LedgerUnavailable."""
         with self._reader.connect() as connection:
             yield connection
 
+    def in_place(self) -> bool:
+        """Return whether the file that was opened is still the one at its path."""
+        return _identity(self.path) == self._file
+
     def close(self) -> None:
         """Close the write connection and the lock file."""
-        self._connection.close()
+        if self._lock_file.closed:
+            return
+        with self._exclusive():  # the last connection to close checkpoints
+            self._disconnect()
+        self._lock_file.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let the parent's lock go. The connection must never be touched."""
         self._lock_file.close()
 
     @contextmanager
@@ -88,29 +121,107 @@ class Database:
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
-    def _roll_back(self) -> None:
-        # SQLite ends the transaction itself on some errors (disk full): then there is none left
-        driver = self._connection.connection.driver_connection
-        if driver is not None and driver.in_transaction:
-            self._connection.exec_driver_sql("ROLLBACK")
+    def _connect(self) -> Connection:
+        self._connection = self._engine.connect()
+        return self._connection
 
-    def _checkpoint_if_large(self) -> None:
-        wal = Path(f"{self.path}-wal")
-        if wal.exists() and wal.stat().st_size > _CHECKPOINT_WAL_BYTES:
-            self._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(LedgerUnavailable):
+                connection.close()
+
+    def _checkpoint_if_large(self, connection: Connection) -> None:
+        """Empty the WAL where it has grown; never wait for a reader that still needs it."""
+        size = _size(self._wal)
+        if size < _CHECKPOINT_WAL_BYTES:
+            self._checkpoint_at = _CHECKPOINT_WAL_BYTES
+        elif size >= self._checkpoint_at:
+            # the commit before it is durable, whatever happens here
+            with suppress(LedgerUnavailable):
+                connection.exec_driver_sql("PRAGMA busy_timeout=0")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+            self._checkpoint_at = _size(self._wal) + _CHECKPOINT_WAL_BYTES
+
+
+@contextmanager
+def reachable(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses within the block into LedgerUnavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise _unavailable(path, "opened", str(error)) from error
+
+
+def _explain_errors(engine: Engine, path: Path, doing: str) -> None:
+    """Let failures of the file (full, locked, read-only, damaged) come as LedgerUnavailable."""
+
+    def explain(context: ExceptionContext) -> LedgerUnavailable | None:
+        error = context.sqlalchemy_exception
+        if isinstance(error, OperationalError) or type(error) is DatabaseError:
+            return _unavailable(path, doing, str(error.orig))
+        return None  # the others are our own bugs
+
+    sa.event.listen(engine, "handle_error", explain)
+
+
+def _unavailable(path: Path, doing: str, reason: str) -> LedgerUnavailable:
+    advice = next((text for part, text in _ADVICE.items() if part in reason.lower()), "")
+    return LedgerUnavailable(f"The ledger {path} cannot be {doing}: {reason}. {advice}".strip())
+
+
+def _roll_back(connection: Connection) -> None:
+    # SQLite ends the transaction itself on some errors (disk full): then there is none left
+    driver = connection.connection.driver_connection
+    if driver is not None and driver.in_transaction:
+        with suppress(LedgerUnavailable):
+            connection.exec_driver_sql("ROLLBACK")
+
+
+def open_private(path: str | Path, mode: str) -> IO[bytes]:
+    """Open a file that only its owner may read, where it is new."""
+    return open(path, mode, opener=partial(os.open, mode=0o600))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def reader_engine(path: Path) -> Engine:
-    """Return an engine whose connections cannot write and raise OndineError where no ledger is."""
+    """Return an engine whose connections cannot write.
+
+    They raise OndineError where no ledger is, LedgerUnavailable where it cannot be read.
+    """
 
     def connect() -> sqlite3.Connection:
         if not path.exists():
             raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
         return sqlite3.connect(
-            f"file:{_uri_path(path)}?mode=ro", uri=True, timeout=30, check_same_thread=False
+            f"file:{_uri_path(path)}?mode=ro",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            check_same_thread=False,
         )
 
-    return sa.create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    # hidden: the parameters are people's data, and errors end up in logs
+    engine = sa.create_engine(
+        "sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True
+    )
+    _explain_errors(engine, path, "read")
+    return engine
 
 
 def _uri_path(path: Path) -> str:
@@ -119,17 +230,30 @@ def _uri_path(path: Path) -> str:
 
 def _writer_engine(path: Path) -> Engine:
     def connect() -> sqlite3.Connection:
+        # only where there is none: to close a second descriptor of an open SQLite file would drop
+        # the locks that this process holds on it
+        with suppress(FileExistsError):
+            open_private(path, "xb").close()
         # autocommit: our own BEGIN IMMEDIATE, since the driver's deferred one loses updates
         connection = sqlite3.connect(
-            path, isolation_level=None, timeout=30, check_same_thread=False
+            path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
         )
-        os.chmod(path, 0o600)
-        _prepare(connection)
+        try:
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    return sa.create_engine(
-        "sqlite://", creator=connect, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    engine = sa.create_engine(
+        "sqlite://",
+        creator=connect,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
     )
+    _explain_errors(engine, path, "written")
+    return engine
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -137,6 +261,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
     (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("PRAGMA cache_size=-32768")  # KiB; keys are random: the indexes are hot
     if sys.platform == "darwin":  # there fsync alone does not reach the platter
         connection.execute("PRAGMA fullfsync=ON")
     (synchronous,) = connection.execute("PRAGMA synchronous").fetchone()
@@ -164,13 +289,13 @@ def _migrate(connection: Connection, path: Path) -> None:
         command.upgrade(config, HEAD)
         connection.exec_driver_sql("COMMIT")
     except CommandError as error:
-        connection.exec_driver_sql("ROLLBACK")
+        _roll_back(connection)
         raise OndineError(
             f"The ledger {path} was written by a newer version of ondine_dagster (schema "
             f"{version}, this version knows {HEAD}). Upgrade ondine_dagster."
         ) from error
     except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
+        _roll_back(connection)
         raise
 
 
@@ -180,7 +305,8 @@ def _version(connection: Connection) -> str | None:
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
-def _refuse_network_file_system(path: Path) -> None:
+def refuse_network_file_system(path: Path) -> None:
+    """Raise OndineError where `path` (its folder exists) would lie on a network file system."""
     kind = _file_system(path.parent)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise OndineError(

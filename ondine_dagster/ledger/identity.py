@@ -66,17 +66,29 @@ def answer_key(
 
 
 class _Ids:
-    """Makes 16-byte ids that sort by time; unique across processes by 80 random bits."""
+    """Makes 16-byte ids that sort by time; unique across processes by 80 random bits.
+
+    Within a millisecond, and while the clock is set back, it counts on.
+    """
 
     def __init__(self) -> None:
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Forget the last id: a forked child that counted on would make its parent's ids."""
         self._lock = threading.Lock()
         self._last = 0
 
     def next(self) -> bytes:
-        candidate = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
         with self._lock:
-            self._last = max(candidate, self._last + 1)
+            now = time.time_ns() // 1_000_000
+            if now > self._last >> 80:
+                self._last = now << 80 | int.from_bytes(os.urandom(10), "big")
+            else:
+                self._last += 1
             return self._last.to_bytes(16, "big")
 
 
-new_id = _Ids().next
+_ids = _Ids()
+os.register_at_fork(after_in_child=_ids.start_anew)
+new_id = _ids.next

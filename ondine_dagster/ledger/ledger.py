@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import lookup, processes, schema
-from ondine_dagster.ledger.database import Database
+from ondine_dagster.ledger.database import Database, reachable
 from ondine_dagster.ledger.records import (
     Answer,
     Decision,
@@ -20,19 +23,25 @@ from ondine_dagster.ledger.records import (
     Settlement,
 )
 from ondine_dagster.ledger.writer import Done, Writer, wait_for
-from ondine_dagster.spec.errors import OndineError
 
 
 class Ledger:
     """Remembers every paid request. Thread-safe; open it with `open_ledger`."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.database = Database(path)
-        self._folder = path.with_name("ledger.d")
-        self._lock = processes.ProcessLock(self._folder)
-        processes.start(self.database, self._lock)
+        # one file, one lock: also where it is reached through a link
+        self.path = path.resolve()
+        self._folder = self.path.with_name("ledger.d")
+        with ExitStack() as undo:
+            self.database = Database(self.path)
+            undo.callback(self.database.close)
+            with reachable(self._folder):
+                self._lock = processes.ProcessLock(self._folder)
+            undo.callback(self._lock.release)
+            processes.start(self.database, self._lock)
+            undo.pop_all()
         self._writer = Writer(self.database, self._lock.id)
+        _living.add(self)
 
     def submit(self, item: Reservation | Settlement, done: Done) -> None:
         """Queue an item for the next group commit; see `Writer.submit`."""
@@ -74,13 +83,25 @@ class Ledger:
         declaration that was moved or renamed (the old file is gone) takes its name along.
         """
         with self.database.write() as connection:
-            _bind(connection, name, declared_in.absolute(), self.path.parent)
+            _bind(connection, name, declared_in.resolve(), self.path.parent)
+
+    def in_place(self) -> bool:
+        """Return whether its files are still there: somebody may have removed the data folder."""
+        return self.database.in_place() and self._lock.path.exists()
 
     def close(self) -> None:
         """Write what is queued and leave the list of living processes."""
         self._writer.close()
-        processes.finish(self.database, self._lock)
-        self.database.close()
+        try:
+            processes.finish(self.database, self._lock)
+        finally:
+            self.database.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of what belongs to the parent."""
+        self._writer.leave_to_parent()
+        self._lock.leave_to_parent()
+        self.database.leave_to_parent()
 
 
 def _bind(connection: Connection, name: str, declared_in: Path, base: Path) -> None:
@@ -101,15 +122,21 @@ def _bind(connection: Connection, name: str, declared_in: Path, base: Path) -> N
 
 _open: dict[Path, Ledger] = {}
 _open_lock = threading.Lock()
+_living: weakref.WeakSet[Ledger] = weakref.WeakSet()
+_of_parents: list[Ledger] = []
 
 
 def open_ledger(path: Path) -> Ledger:
     """Return this process's ledger for `path`, opened once.
 
-    A forked child opens its own: locks and connections of the parent are not usable in it.
+    A forked child opens its own: locks and connections of the parent are not usable in it. Where
+    the files were removed, answers would be written to nowhere: then it is opened anew.
     """
-    path = path.absolute()
+    path = path.resolve()
     with _open_lock:
+        if path in _open and not _open[path].in_place():
+            with suppress(OndineError):
+                _open.pop(path).close()
         if path not in _open:
             _open[path] = Ledger(path)
         return _open[path]
@@ -118,9 +145,20 @@ def open_ledger(path: Path) -> Ledger:
 def close_ledger(path: Path) -> None:
     """Close this process's ledger for `path`, where it is open."""
     with _open_lock:
-        ledger = _open.pop(path.absolute(), None)
+        ledger = _open.pop(path.resolve(), None)
     if ledger is not None:
         ledger.close()
 
 
-os.register_at_fork(after_in_child=_open.clear)
+def _start_anew() -> None:
+    """In a forked child: the parent's ledgers are kept, untouched, so that none is ever closed."""
+    global _open_lock
+    _open_lock = threading.Lock()  # the old one may be held by a thread that is not here
+    _open.clear()
+    for ledger in list(_living):
+        ledger.leave_to_parent()
+        _of_parents.append(ledger)
+    _living.clear()
+
+
+os.register_at_fork(after_in_child=_start_anew)

@@ -2,70 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from itertools import islice
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from ondine_dagster.ledger import payloads, schema
 from ondine_dagster.ledger.records import Answer, KeyStates
+from ondine_dagster.ledger.statements import KeyedSelect
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.provider import Usage, Verdict
 
-_KEYS_PER_QUERY = 1000
-_KEYS = sa.bindparam("keys", expanding=True)
 _a, _p, _s = schema.answers.c, schema.payloads.c, schema.asks.c
+_Keys = list[sa.BindParameter[Any]]
+# literals, not parameters: only so can the database use the partial indexes
+_ONE: sa.ColumnElement[int] = sa.literal_column("1")
+_ZERO: sa.ColumnElement[int] = sa.literal_column("0")
+_UNKNOWN: sa.ColumnElement[str] = sa.literal_column("'unknown'")
 
-# literals, not parameters: only so can SQLite use the partial indexes
-_ANSWERS = (
-    sa.select(
-        _a.answer_key,
-        _a.take,
-        _a.attempt,
-        _a.verdict,
-        _a.code,
-        _a.finish_reason,
-        _a.flags,
-        _a.ceiling,
-        _a.model_served,
-        _a.prompt_tokens,
-        _a.completion_tokens,
-        _a.cached_tokens,
-        _a.reasoning_tokens,
-        _p.codec,
-        _p.body,
+
+def _answers(keys: _Keys) -> sa.Select[Any]:
+    return (
+        sa.select(
+            _a.answer_key,
+            _a.take,
+            _a.attempt,
+            _a.verdict,
+            _a.code,
+            _a.finish_reason,
+            _a.flags,
+            _a.ceiling,
+            _a.model_served,
+            _a.prompt_tokens,
+            _a.completion_tokens,
+            _a.cached_tokens,
+            _a.reasoning_tokens,
+            _p.codec,
+            _p.body,
+        )
+        .outerjoin(schema.payloads, _p.answer == _a.id)
+        .where(_a.answer_key.in_(keys), _a.current == _ONE)
+        .select_from(schema.answers)
     )
-    .outerjoin(schema.payloads, _p.answer == _a.id)
-    .where(_a.answer_key.in_(_KEYS), _a.current == sa.literal_column("1"))
-    .select_from(schema.answers)
-)
-_OPEN = sa.select(_s.answer_key).where(_s.answer_key.in_(_KEYS), _s.open == sa.literal_column("1"))
-_UNKNOWN = (
-    sa.select(_s.answer_key, sa.func.count())
-    .where(_s.answer_key.in_(_KEYS), _s.verdict == sa.literal_column("'unknown'"))
-    .group_by(_s.answer_key)
-)
+
+
+def _standing(keys: _Keys) -> sa.CompoundSelect[Any]:
+    return sa.union_all(
+        sa.select(_s.answer_key, _ONE, _ZERO).where(_s.answer_key.in_(keys), _s.open == _ONE),
+        sa.select(_s.answer_key, _ZERO, sa.func.count())
+        .where(_s.answer_key.in_(keys), _s.verdict == _UNKNOWN)
+        .group_by(_s.answer_key),
+    )
+
+
+_ANSWERS = KeyedSelect(_answers)
+_STANDING = KeyedSelect(_standing)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Keys that somebody is asking right now; requests of unknown outcome per key."""
+
+    open: set[bytes]
+    unknown: dict[bytes, int]
 
 
 def look_up(connection: Connection, keys: Collection[bytes]) -> dict[bytes, Answer]:
     """Return the current answer of every key that has one, whatever its verdict."""
-    return {row.answer_key: _answer(row) for row in _query(connection, _ANSWERS, keys)}
+    return {row[0]: _answer(row) for row in _ANSWERS.rows(connection, keys)}
 
 
-def open_keys(connection: Connection, keys: Collection[bytes]) -> set[bytes]:
-    """Return the keys that somebody is asking right now."""
-    return {row.answer_key for row in _query(connection, _OPEN, keys)}
-
-
-def unknown_counts(connection: Connection, keys: Collection[bytes]) -> dict[bytes, int]:
-    """Return how many requests of unknown outcome carried each key."""
-    return {key: count for key, count in _query(connection, _UNKNOWN, keys)}
+def standing(connection: Connection, keys: Collection[bytes]) -> Standing:
+    """Return what stands in the way of asking."""
+    found = Standing(set(), {})
+    for key, is_open, unknown in _STANDING.rows(connection, keys):
+        if is_open:
+            found.open.add(key)
+        else:
+            found.unknown[key] = unknown
+    return found
 
 
 def key_states(connection: Connection, keys: Collection[bytes]) -> KeyStates:
     """Return which keys are answered by now and which somebody is still asking."""
-    return KeyStates(answers=look_up(connection, keys), open=frozenset(open_keys(connection, keys)))
+    # open asks first: a question that is answered in between is then at least among the answers
+    still_open = standing(connection, keys).open
+    return KeyStates(answers=look_up(connection, keys), open=frozenset(still_open))
 
 
 def usable(answer: Answer, ceiling: int) -> bool:
@@ -76,15 +100,7 @@ def usable(answer: Answer, ceiling: int) -> bool:
     return answer.verdict is not Verdict.TRUNCATED or ceiling <= answer.ceiling
 
 
-def _query(
-    connection: Connection, statement: sa.Select[tuple[object, ...]], keys: Collection[bytes]
-) -> Iterator[Row[tuple[object, ...]]]:
-    rest = iter(keys)
-    while chunk := list(islice(rest, _KEYS_PER_QUERY)):
-        yield from connection.execute(statement, {"keys": chunk})
-
-
-def _answer(row: Row[tuple[object, ...]]) -> Answer:
+def _answer(row: Any) -> Answer:
     (key, take, attempt, verdict, code, finish, flags, ceiling, model, *tokens, codec, body) = row
     return Answer(
         answer_key=key,

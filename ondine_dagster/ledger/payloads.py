@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ondine_dagster.spec.errors import OndineError
+from ondine_dagster.errors import OndineError
 
 PLAIN = 0
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.clock import now_ms
-from ondine_dagster.ledger.database import Database
+from ondine_dagster.ledger.database import Database, open_private
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import Settlement
 from ondine_dagster.ledger.settle import settle
+from ondine_dagster.ledger.spend import moving
 
 _p, _t = schema.processes.c, schema.attempts.c
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -35,15 +36,17 @@ class ProcessLock:
         self.path = folder / self.id.hex()
         # locked under another name first: nobody may find the file unlocked
         temporary = self.path.with_suffix(".new")
-        self._file: IO[bytes] = open(temporary, "xb")  # noqa: SIM115 (held for life)
+        self._file = open_private(temporary, "xb")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         os.rename(temporary, self.path)
-        # a forked child would keep the lock of a dead parent alive
-        os.register_at_fork(after_in_child=self._file.close)
 
     def release(self) -> None:
         """Give the lock up and remove the file."""
         self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: it must not keep the lock of a dead parent alive."""
         self._file.close()
 
 
@@ -64,10 +67,15 @@ def start(database: Database, lock: ProcessLock) -> None:
 
 
 def finish(database: Database, lock: ProcessLock) -> None:
-    """Mark this process dead, its open requests unknown, and release its lock."""
-    with database.write() as connection:
-        _bury(connection, lock.id)
-    lock.release()
+    """Mark this process dead, its open requests unknown, and release its lock.
+
+    Where that cannot be written, the next process that starts does it.
+    """
+    try:
+        with database.write() as connection:
+            _bury(connection, lock.id)
+    finally:
+        lock.release()
 
 
 def reap(database: Database, folder: Path, own: bytes) -> int:
@@ -82,21 +90,16 @@ def reap(database: Database, folder: Path, own: bytes) -> int:
 
 
 def _reap_one(database: Database, path: Path, process: bytes) -> int:
-    try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below)
-    except FileNotFoundError:
-        file = None
-    try:
-        if file is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with ExitStack() as held:
+        with suppress(FileNotFoundError):
+            file = held.enter_context(open(path, "rb"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return 0
         with database.write() as connection:
             _bury(connection, process)
         path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return 0
-    finally:
-        if file is not None:
-            file.close()
     return 1
 
 
@@ -108,5 +111,6 @@ def _bury(connection: Connection, process: bytes) -> None:
         sa.literal_column("state IN ('open', 'unknown')"),
     )
     lost = connection.execute(opened).scalars().all()
-    settle(connection, [Settlement(attempt, "unknown") for attempt in lost])
+    with moving(connection) as movements:
+        settle(connection, [Settlement(attempt, "unknown") for attempt in lost], movements)
     connection.execute(sa.update(schema.processes).where(_p.id == process).values(state="dead"))

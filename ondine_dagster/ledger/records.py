@@ -9,8 +9,8 @@ from typing import Literal
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.provider import Usage, Verdict
 
-AttemptState = Literal["open", "settled", "released", "unknown"]
 AttemptKind = Literal["first", "retry", "reask", "split", "verify"]
+_NO_USAGE = Usage()
 CostSource = Literal["provider", "computed", "estimated", "allocated", "unknown"]
 
 
@@ -108,7 +108,7 @@ class Settlement:
     state: Literal["settled", "released", "unknown"]
     cost: int | None = None
     cost_source: CostSource | None = None
-    usage: Usage = Usage()
+    usage: Usage = _NO_USAGE
     model_served: str | None = None
     remote_id: str | None = None
     error_class: str | None = None

@@ -5,59 +5,115 @@ Each item gets its own decision: a refusal of one never rolls back the group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.clock import now_ms, utc_day
-from ondine_dagster.ledger.lookup import look_up, open_keys, unknown_counts, usable
-from ondine_dagster.ledger.records import Decision, RequestContext, Reservation
+from ondine_dagster.ledger.lookup import look_up, standing, usable
+from ondine_dagster.ledger.records import Decision, Reservation
 from ondine_dagster.ledger.spend import Movements
+from ondine_dagster.ledger.statements import KeyedSelect, inserting
 
-_INSERT_ATTEMPT = sa.insert(schema.attempts)
-_INSERT_ASK = sa.insert(schema.asks)
+# kinds that ask although an answer is there
+_ASKS_ANYWAY = frozenset({"retry", "reask", "verify"})
 
 
-def reserve(connection: Connection, process: bytes, group: Sequence[Reservation]) -> list[Decision]:
+_INSERT_ATTEMPT = inserting(
+    schema.attempts,
+    "id process kind dataset run_scope day partition provider identity base_url ceiling "
+    "request_bytes reserved reserved_tokens price_version model_requested t_open",
+    state="'open'",
+)
+_INSERT_ASK = inserting(schema.asks, "attempt pos answer_key row_key take", open="1")
+_RECORDED = KeyedSelect(
+    lambda ids: sa.select(schema.asks.c.attempt, schema.asks.c.answer_key).where(
+        schema.asks.c.attempt.in_(ids)
+    )
+)
+_PROCESS_STATE = KeyedSelect(
+    lambda ids: sa.select(schema.processes.c.state).where(schema.processes.c.id.in_(ids))
+)
+
+
+def reserve(
+    connection: Connection,
+    process: bytes,
+    group: Sequence[Reservation],
+    movements: Movements,
+    *,
+    in_doubt: bool = False,
+) -> list[Decision]:
     """Decide for every reservation of the group and record those that may go.
 
-    Idempotent: an attempt that is in the ledger already (its commit was in doubt) goes.
+    `in_doubt`: the group may be in the ledger already, since its commit ended with an error; what
+    is recorded goes and is not recorded again. Raises OndineError where this process counts as
+    dead.
     """
+    if not group:
+        return []
+    _refuse_the_buried(connection, process)
     keys = {ask.answer_key for item in group for ask in item.asks}
-    known = _Known(connection, keys, [item.attempt for item in group])
+    recorded = _recorded(connection, group) if in_doubt else {}
+    known = _Known(connection, keys, recorded)
     decisions = [known.decide(item) for item in group]
-    _record(connection, process, group, decisions, known)
+    _record(connection, process, group, decisions, known, movements)
     return decisions
+
+
+def _refuse_the_buried(connection: Connection, process: bytes) -> None:
+    """Nobody would ever reap the requests of a process that counts as dead."""
+    if [row[0] for row in _PROCESS_STATE.rows(connection, [process])] != ["alive"]:
+        raise OndineError(
+            "This process counts as dead in the ledger: its lock file in `ledger.d` beside the "
+            "ledger was removed while it ran. Nothing more is sent; run again, what was paid is "
+            "kept."
+        )
+
+
+def _recorded(connection: Connection, group: Iterable[Reservation]) -> dict[bytes, set[bytes]]:
+    found: dict[bytes, set[bytes]] = defaultdict(set)
+    for attempt, key in _RECORDED.rows(connection, [item.attempt for item in group]):
+        found[attempt].add(key)
+    return found
 
 
 class _Known:
     """What the ledger and the items before this one say about the keys of a group."""
 
-    def __init__(self, connection: Connection, keys: set[bytes], attempts: list[bytes]) -> None:
+    def __init__(
+        self, connection: Connection, keys: set[bytes], recorded: Mapping[bytes, set[bytes]]
+    ) -> None:
         self.answers = look_up(connection, keys)
-        self._open = open_keys(connection, keys)
-        self._unknown = unknown_counts(connection, keys)
-        self.recorded = _recorded(connection, attempts)
+        self.recorded = recorded
+        found = standing(connection, keys)
+        self._open, self._unknown = found.open, found.unknown
 
     def decide(self, item: Reservation) -> Decision:
         decision = Decision()
-        for ask in item.asks:
-            self._decide_one(decision, item, ask.answer_key)
+        recorded = self.recorded.get(item.attempt)
+        for key in dict.fromkeys(ask.answer_key for ask in item.asks):
+            if recorded is None:
+                self._decide_one(decision, item, key)
+            elif key in recorded:
+                decision.go.append(key)
+            else:  # was not free a moment ago: the caller looks again
+                decision.taken.append(key)
         return decision
 
     def _decide_one(self, decision: Decision, item: Reservation, key: bytes) -> None:
-        if item.attempt in self.recorded:
-            decision.go.append(key)
-            return
+        context = item.context
         answer = self.answers.get(key)
-        if answer is not None and item.kind == "first" and usable(answer, item.context.ceiling):
+        if answer and item.kind not in _ASKS_ANYWAY and usable(answer, context.ceiling):
             decision.hits[key] = answer
             return
         count = self._unknown.get(key, 0)
-        allowed = 0 if item.context.hold_unknown else item.context.max_unknown
+        allowed = 0 if context.hold_unknown else context.max_unknown
         if key in self._open:
             decision.taken.append(key)
         elif count > allowed:
@@ -67,13 +123,15 @@ class _Known:
             decision.go.append(key)
 
     def take(self, key: bytes) -> int:
+        """Return the number that the answer will have, if no other comes before it."""
         answer = self.answers.get(key)
         return answer.take + 1 if answer else 1
 
-
-def _recorded(connection: Connection, attempts: list[bytes]) -> set[bytes]:
-    column = schema.attempts.c.id
-    return set(connection.execute(sa.select(column).where(column.in_(attempts))).scalars())
+    def kind(self, item: Reservation, decision: Decision) -> str:
+        """Return the kind to record: a cut answer under a lower ceiling is asked for again."""
+        if item.kind == "first" and self.answers and any(k in self.answers for k in decision.go):
+            return "retry"
+        return item.kind
 
 
 def _record(
@@ -82,67 +140,54 @@ def _record(
     group: Sequence[Reservation],
     decisions: Iterable[Decision],
     known: _Known,
+    movements: Movements,
 ) -> None:
     now = now_ms()
     day = utc_day(now)
-    attempts: list[dict[str, Any]] = []
-    asks: list[dict[str, Any]] = []
-    movements = Movements()
+    attempts: list[tuple[Any, ...]] = []
+    asks: list[tuple[Any, ...]] = []
     for item, decision in zip(group, decisions, strict=True):
         if not decision.go or item.attempt in known.recorded:
             continue
-        context = item.context
-        # a cut answer under a lower ceiling is replaced by the new one
-        kind = "retry" if known.answers.keys() & set(decision.go) else item.kind
-        attempts.append({**_attempt_row(process, item, now, day), "kind": kind})
+        attempts.append(_attempt_row(process, known.kind(item, decision), item, now, day))
         asks += _ask_rows(item, decision, known)
-        where = (context.dataset, context.run_scope, day)
+        where = (item.context.dataset, item.context.run_scope, day)
         movements.reserve(where, (item.reserved, 1, item.reserved_tokens))
-    if attempts:
-        connection.execute(_INSERT_ATTEMPT, attempts)
-        connection.execute(_INSERT_ASK, asks)
-        movements.write(connection)
+    _INSERT_ATTEMPT.run(connection, attempts)
+    _INSERT_ASK.run(connection, asks)
 
 
-def _attempt_row(process: bytes, item: Reservation, now: int, day: str) -> dict[str, Any]:
-    return {
-        **_context_columns(item.context),
-        "id": item.attempt,
-        "process": process,
-        "state": "open",
-        "day": day,
-        "partition": item.partition,
-        "request_bytes": item.request_bytes,
-        "reserved": item.reserved,
-        "reserved_tokens": item.reserved_tokens,
-        "t_open": now,
-    }
+def _attempt_row(
+    process: bytes, kind: str, item: Reservation, now: int, day: str
+) -> tuple[Any, ...]:
+    context = item.context
+    return (
+        item.attempt,
+        process,
+        kind,
+        context.dataset,
+        context.run_scope,
+        day,
+        item.partition,
+        context.provider,
+        context.identity,
+        context.base_url,
+        context.ceiling,
+        item.request_bytes,
+        item.reserved,
+        item.reserved_tokens,
+        context.price_version,
+        context.model,
+        now,
+    )
 
 
-def _context_columns(context: RequestContext) -> dict[str, Any]:
-    return {
-        "dataset": context.dataset,
-        "run_scope": context.run_scope,
-        "provider": context.provider,
-        "identity": context.identity,
-        "base_url": context.base_url,
-        "ceiling": context.ceiling,
-        "price_version": context.price_version,
-        "model_requested": context.model,
-    }
-
-
-def _ask_rows(item: Reservation, decision: Decision, known: _Known) -> list[dict[str, Any]]:
+def _ask_rows(item: Reservation, decision: Decision, known: _Known) -> list[tuple[Any, ...]]:
     going = set(decision.go)
-    return [
-        {
-            "attempt": item.attempt,
-            "pos": pos,
-            "answer_key": ask.answer_key,
-            "row_key": ask.row_key,
-            "take": known.take(ask.answer_key),
-            "open": 1,
-        }
-        for pos, ask in enumerate(item.asks)
-        if ask.answer_key in going
-    ]
+    rows = []
+    for pos, ask in enumerate(item.asks):
+        key = ask.answer_key
+        if key in going:
+            going.discard(key)  # a question that stands twice in one request is one ask
+            rows.append((item.attempt, pos, key, ask.row_key, known.take(key)))
+    return rows

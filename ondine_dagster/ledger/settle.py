@@ -6,56 +6,22 @@ late answer of an unknown or released attempt is welcome: it is paid and true.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from ondine_dagster.ledger import payloads, schema
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import NewAnswer, Settlement
-from ondine_dagster.ledger.spend import Amounts, Movements
+from ondine_dagster.ledger.spend import Amounts, Movements, Where
+from ondine_dagster.ledger.statements import KeyedSelect, Prepared, inserting
+from ondine_dagster.llm.provider import Verdict
 
-_t, _a = schema.attempts.c, schema.answers.c
-_OLD = sa.select(
-    _t.id,
-    _t.state,
-    _t.kind,
-    _t.dataset,
-    _t.run_scope,
-    _t.day,
-    _t.ceiling,
-    _t.reserved,
-    _t.reserved_tokens,
-)
-_UPDATE_ATTEMPT = (
-    sa.update(schema.attempts)
-    .where(_t.id == sa.bindparam("b_id"))
-    .values(
-        {
-            name: sa.bindparam(f"b_{name}")
-            for name in (
-                "state cost cost_source prompt_tokens completion_tokens cached_tokens "
-                "reasoning_tokens model_served remote_id class code t_end"
-            ).split()
-        }
-    )
-)
-_UPDATE_ASKS = (
-    sa.update(schema.asks)
-    .where(schema.asks.c.attempt == sa.bindparam("b_attempt"))
-    .values(open=sa.bindparam("b_open"), verdict=sa.bindparam("b_verdict"))
-)
-_UPDATE_ASK = _UPDATE_ASKS.where(schema.asks.c.answer_key == sa.bindparam("b_answer_key")).values(
-    cost_share=sa.bindparam("b_cost_share")
-)
-_RETIRE = (
-    sa.update(schema.answers)
-    .where(_a.answer_key == sa.bindparam("b_key"), _a.current == sa.literal_column("1"))
-    .values(current=0)
-)
+_t, _s, _a = schema.attempts.c, schema.asks.c, schema.answers.c
 _NEXT = {
     "open": frozenset({"settled", "released", "unknown"}),
     "unknown": frozenset({"settled", "released"}),
@@ -65,145 +31,286 @@ _NEXT = {
 # kinds whose answer replaces the current one; others only fill a place that is empty
 _REPLACING = frozenset({"retry", "reask"})
 
+_OLD = KeyedSelect(
+    lambda ids: (
+        sa.select(
+            _t.id,
+            _t.state,
+            _t.kind,
+            _t.dataset,
+            _t.run_scope,
+            _t.day,
+            _t.ceiling,
+            _t.reserved,
+            _t.reserved_tokens,
+            _s.pos,
+            _s.answer_key,
+            _s.take,
+        )
+        .outerjoin_from(schema.attempts, schema.asks, _s.attempt == _t.id)
+        .where(_t.id.in_(ids))
+    )
+)
+_STORED = KeyedSelect(
+    lambda keys: sa.select(_a.answer_key, _a.take, _a.current, _a.verdict, _a.ceiling).where(
+        _a.answer_key.in_(keys)
+    )
+)
 
-def settle(connection: Connection, group: Sequence[Settlement]) -> None:
-    """Apply the settlements of the group; those of attempts settled before are skipped."""
-    old = {row.id: row for row in _rows(connection, [item.attempt for item in group])}
-    due = [item for item in group if item.state in _NEXT[old[item.attempt].state]]
-    due = list({item.attempt: item for item in due}.values())  # twice in a group: once
-    if not due:
+
+_ENDED = (
+    "state cost cost_source prompt_tokens completion_tokens cached_tokens reasoning_tokens "
+    "model_served remote_id class code t_end"
+)
+
+
+def _new(table: sa.Table, names: str) -> list[tuple[Any, Any]]:
+    """Return pairs for an update; its parameters must not have the names of columns."""
+    return [(table.c[name], sa.bindparam(f"new_{name}")) for name in names.split()]
+
+
+def _end_attempt(_: str) -> sa.ClauseElement:
+    where = _t.id == sa.bindparam("attempt")
+    return sa.update(schema.attempts).where(where).ordered_values(*_new(schema.attempts, _ENDED))
+
+
+def _end_ask(_: str) -> sa.ClauseElement:
+    where = (_s.attempt == sa.bindparam("attempt_id"), _s.pos == sa.bindparam("position"))
+    values = _new(schema.asks, "verdict cost_share take")
+    closed: tuple[Any, Any] = (_s.open, sa.literal_column("0"))
+    return sa.update(schema.asks).where(*where).ordered_values(closed, *values)
+
+
+def _retire(_: str) -> sa.ClauseElement:
+    where = (_a.answer_key == sa.bindparam("key"), _a.current == sa.literal_column("1"))
+    return (
+        sa.update(schema.answers).where(*where).ordered_values((_a.current, sa.literal_column("0")))
+    )
+
+
+_END_ATTEMPT = Prepared(f"new_{_ENDED.replace(' ', ' new_')} attempt", _end_attempt)
+_END_ASK = Prepared("new_verdict new_cost_share new_take attempt_id position", _end_ask)
+_RETIRE = Prepared("key", _retire)
+_INSERT_ANSWER = inserting(
+    schema.answers,
+    "id answer_key take current attempt verdict code finish_reason flags ceiling model_served "
+    "prompt_tokens completion_tokens cached_tokens reasoning_tokens cost_share",
+    payload_state="'present'",
+)
+_INSERT_PAYLOAD = inserting(schema.payloads, "answer codec body")
+_INSERT_OUTBOX = inserting(schema.outbox, "attempt")
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A request as it was reserved. `asks`: position and planned take of each key it carries."""
+
+    state: str
+    kind: str
+    where: Where
+    ceiling: int
+    worst: Amounts
+    asks: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Takes:
+    """What is stored for a key: the highest take, and the current answer where there is one.
+
+    `stored`: the current answer is in the ledger already. `index`: it is the one with this index
+    among those that are being stored.
+    """
+
+    last: int = 0
+    current: int | None = None
+    verdict: str | None = None
+    ceiling: int = 0
+    stored: bool = False
+    index: int | None = None
+
+
+def settle(connection: Connection, group: Sequence[Settlement], movements: Movements) -> None:
+    """Apply the settlements of the group; those of attempts settled before are skipped.
+
+    Raises LookupError for an attempt that was never reserved and for an answer to a question that
+    its attempt did not carry.
+    """
+    if not group:
         return
-    movements = Movements()
+    old = _reserved(connection, group)
+    due = _due(group, old)
+    now = now_ms()
     for item in due:
         _move(movements, old[item.attempt], item)
-    movements.write(connection)
-    now = now_ms()
-    connection.execute(_UPDATE_ATTEMPT, [_attempt_values(item, now) for item in due])
-    connection.execute(_UPDATE_ASKS, [_ask_values(item) for item in due])
-    _store_answers(connection, due, old)
-    connection.execute(sa.insert(schema.outbox), [{"attempt": item.attempt} for item in due])
+    _END_ATTEMPT.run(connection, [_attempt_row(item, now) for item in due])
+    takes = _store_answers(connection, due, old)
+    _END_ASK.run(connection, [row for item in due for row in _ask_rows(item, old, takes)])
+    _INSERT_OUTBOX.run(connection, [(item.attempt,) for item in due])
 
 
-def _rows(connection: Connection, attempts: list[bytes]) -> Sequence[Row[Any]]:
-    return connection.execute(_OLD.where(_t.id.in_(attempts))).all()
+def _reserved(connection: Connection, group: Sequence[Settlement]) -> dict[bytes, _Attempt]:
+    old: dict[bytes, _Attempt] = {}
+    for row in _OLD.rows(connection, [item.attempt for item in group]):
+        (attempt, state, kind, dataset, run, day, ceiling, money, tokens, pos, key, take) = row
+        found = old.get(attempt)
+        if found is None:
+            where, worst = (dataset, run, day), (money, 1, tokens)
+            found = old[attempt] = _Attempt(state, kind, where, ceiling, worst)
+        if key is not None:  # without asks only where somebody damaged the file
+            found.asks[key] = (pos, take)
+    return old
 
 
-def _move(movements: Movements, old: Row[Any], item: Settlement) -> None:
-    where = (old.dataset, old.run_scope, old.day)
-    worst: Amounts = (old.reserved, 1, old.reserved_tokens)
+def _due(group: Sequence[Settlement], old: dict[bytes, _Attempt]) -> list[Settlement]:
+    """Return the settlement that stands for each attempt, in the order of the state machine.
+
+    An attempt may be settled twice in one group: an answer that arrives while its run gives up on
+    it stands, whichever came first.
+    """
+    due: dict[bytes, Settlement] = {}
+    for item in group:
+        reserved = old.get(item.attempt)
+        if reserved is None:
+            raise LookupError(f"Request {item.attempt.hex()} was settled and never reserved.")
+        before = due.get(item.attempt)
+        if item.state in _NEXT[before.state if before else reserved.state]:
+            due[item.attempt] = item
+    return list(due.values())
+
+
+def _move(movements: Movements, old: _Attempt, item: Settlement) -> None:
     if item.state == "unknown":
         return  # counts at its worst case until somebody knows better
-    if old.state in ("open", "unknown"):
-        movements.release(where, worst)
+    if old.state != "released":
+        movements.release(old.where, old.worst)
     if item.state == "settled":
-        movements.settle(where, (item.cost or 0, 1, _tokens(item, old)))
+        movements.settle(old.where, (item.cost or 0, 1, _tokens(item, old)))
 
 
-def _tokens(item: Settlement, old: Row[Any]) -> int:
+def _tokens(item: Settlement, old: _Attempt) -> int:
     usage = item.usage
     if usage.prompt_tokens is None or usage.completion_tokens is None:
-        return int(old.reserved_tokens)
+        return old.worst[2]
     return usage.prompt_tokens + usage.completion_tokens
 
 
-def _attempt_values(item: Settlement, now: int) -> dict[str, Any]:
+def _attempt_row(item: Settlement, now: int) -> tuple[Any, ...]:
     usage = item.usage
-    return {
-        "b_id": item.attempt,
-        "b_state": item.state,
-        "b_cost": item.cost,
-        "b_cost_source": item.cost_source,
-        "b_prompt_tokens": usage.prompt_tokens,
-        "b_completion_tokens": usage.completion_tokens,
-        "b_cached_tokens": usage.cached_tokens,
-        "b_reasoning_tokens": usage.reasoning_tokens,
-        "b_model_served": item.model_served,
-        "b_remote_id": item.remote_id,
-        "b_class": item.error_class,
-        "b_code": item.code,
-        "b_t_end": now,
-    }
+    return (
+        item.state,
+        item.cost,
+        item.cost_source,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        item.model_served,
+        item.remote_id,
+        item.error_class,
+        item.code,
+        now,
+        item.attempt,
+    )
 
 
-def _ask_values(item: Settlement) -> dict[str, Any]:
-    return {
-        "b_attempt": item.attempt,
-        "b_open": 0,
-        "b_verdict": item.state,
-    }
+def _ask_rows(
+    item: Settlement, old: dict[bytes, _Attempt], takes: dict[tuple[bytes, bytes], int]
+) -> Iterable[tuple[Any, ...]]:
+    answers = {answer.answer_key: answer for answer in item.answers}
+    for key, (pos, planned) in old[item.attempt].asks.items():
+        answer = answers.get(key)
+        if answer is None:
+            yield item.state, None, planned, item.attempt, pos
+        else:
+            take = takes[item.attempt, key]
+            yield answer.verdict.value, answer.cost_share, take, item.attempt, pos
 
 
 def _store_answers(
-    connection: Connection, due: Sequence[Settlement], old: dict[bytes, Row[Any]]
-) -> None:
+    connection: Connection, due: Sequence[Settlement], old: dict[bytes, _Attempt]
+) -> dict[tuple[bytes, bytes], int]:
+    """Store what was received; return the take of each (attempt, key)."""
     received = [(item, answer) for item in due for answer in item.answers]
-    if not received:
-        return
-    takes = _takes(connection, [answer.answer_key for _, answer in received])
-    retired: list[dict[str, Any]] = []
-    answers: list[dict[str, Any]] = []
-    bodies: list[dict[str, Any]] = []
-    for item, answer in received:
-        key, row = answer.answer_key, old[item.attempt]
-        take, has_current = takes.get(key, (0, False))
-        replaces = row.kind in _REPLACING
-        if has_current and replaces:
-            retired.append({"b_key": key})
-        current = row.kind != "verify" and (replaces or not has_current)
-        takes[key] = (take + 1, has_current or current)
-        answers.append(_answer_row(item, answer, row.ceiling, take + 1, current))
-        bodies.append(_body_row(answers[-1]["id"], answer))
-    if retired:
-        connection.execute(_RETIRE, retired)
-    connection.execute(sa.insert(schema.answers), answers)
-    connection.execute(sa.insert(schema.payloads), bodies)
-    connection.execute(_UPDATE_ASK, [_verdict_values(item, answer) for item, answer in received])
-
-
-def _takes(connection: Connection, keys: list[bytes]) -> dict[bytes, tuple[int, bool]]:
-    statement = (
-        sa.select(_a.answer_key, sa.func.max(_a.take), sa.func.max(_a.current))
-        .where(_a.answer_key.in_(keys))
-        .group_by(_a.answer_key)
+    takes = _takes(connection, {answer.answer_key for _, answer in received})
+    numbers = [
+        _next_take(takes[answer.answer_key], index, answer, old[item.attempt])
+        for index, (item, answer) in enumerate(received)
+    ]
+    answers = []
+    bodies = []
+    for index, (item, answer) in enumerate(received):
+        current = takes[answer.answer_key].index == index
+        ceiling = old[item.attempt].ceiling
+        row = _answer_row(item, answer, ceiling, numbers[index], current)
+        answers.append(row)
+        bodies.append((row[0], *payloads.encode(answer.text)))
+    _RETIRE.run(
+        connection,
+        [(key,) for key, found in takes.items() if found.stored and found.index is not None],
     )
-    return {key: (take, bool(current)) for key, take, current in connection.execute(statement)}
+    _INSERT_ANSWER.run(connection, answers)
+    _INSERT_PAYLOAD.run(connection, bodies)
+    return {
+        (item.attempt, answer.answer_key): number
+        for (item, answer), number in zip(received, numbers, strict=True)
+    }
+
+
+def _takes(connection: Connection, keys: set[bytes]) -> dict[bytes, _Takes]:
+    takes = {key: _Takes() for key in keys}
+    for key, take, current, verdict, ceiling in _STORED.rows(connection, keys):
+        found = takes[key]
+        found.last = max(found.last, take)
+        if current:
+            found.current, found.verdict, found.ceiling = take, verdict, ceiling
+            found.stored = True
+    return takes
+
+
+def _next_take(takes: _Takes, index: int, answer: NewAnswer, attempt: _Attempt) -> int:
+    """Number an answer and decide whether it is the current one from now on."""
+    if answer.answer_key not in attempt.asks:
+        raise LookupError(f"An answer to {answer.answer_key.hex()} came, which was not asked.")
+    takes.last += 1
+    if _becomes_current(takes, answer, attempt):
+        takes.current, takes.index = takes.last, index
+        takes.verdict, takes.ceiling = answer.verdict, attempt.ceiling
+    return takes.last
+
+
+def _becomes_current(takes: _Takes, answer: NewAnswer, attempt: _Attempt) -> bool:
+    if attempt.kind == "verify":
+        return False
+    if takes.current is None:
+        return True
+    if takes.verdict == Verdict.TRUNCATED and (
+        answer.verdict is not Verdict.TRUNCATED or attempt.ceiling > takes.ceiling
+    ):
+        return True  # serves more questions than the cut one: else it would be paid for again
+    _, planned = attempt.asks[answer.answer_key]
+    # a late answer does not push out one that was asked for after it
+    return attempt.kind in _REPLACING and takes.current < planned
 
 
 def _answer_row(
     item: Settlement, answer: NewAnswer, ceiling: int, take: int, current: bool
-) -> dict[str, Any]:
+) -> tuple[Any, ...]:
     usage = item.usage
-    return {
-        "id": new_id(),
-        "answer_key": answer.answer_key,
-        "take": take,
-        "current": int(current),
-        "attempt": item.attempt,
-        "verdict": answer.verdict,
-        "code": answer.code,
-        "finish_reason": answer.finish_reason,
-        "flags": ",".join(answer.flags) or None,
-        "ceiling": ceiling,
-        "model_served": item.model_served,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "reasoning_tokens": usage.reasoning_tokens,
-        "cost_share": answer.cost_share,
-        "payload_state": "present",
-    }
-
-
-def _body_row(answer_id: bytes, answer: NewAnswer) -> dict[str, Any]:
-    codec, body = payloads.encode(answer.text)
-    return {"answer": answer_id, "codec": codec, "body": body}
-
-
-def _verdict_values(item: Settlement, answer: NewAnswer) -> dict[str, Any]:
-    return {
-        "b_attempt": item.attempt,
-        "b_open": 0,
-        "b_answer_key": answer.answer_key,
-        "b_verdict": answer.verdict,
-        "b_cost_share": answer.cost_share,
-    }
+    return (
+        new_id(),
+        answer.answer_key,
+        take,
+        int(current),
+        item.attempt,
+        answer.verdict.value,
+        answer.code,
+        answer.finish_reason,
+        ",".join(answer.flags) or None,
+        ceiling,
+        item.model_served,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.reasoning_tokens,
+        answer.cost_share,
+    )

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from ondine_dagster.ledger.schema import spend
+from ondine_dagster.ledger.statements import Prepared
 
 UNITS = ("usd", "requests", "tokens")
 Amounts = tuple[int, int, int]  # picodollars, requests, tokens
-_Where = tuple[str, str, str]  # dataset, run scope, day
+Where = tuple[str, str, str]  # dataset, run scope, day
 
 
 def counters(dataset: str, run_scope: str, day: str) -> Iterator[tuple[str, str]]:
@@ -29,23 +31,32 @@ def counters(dataset: str, run_scope: str, day: str) -> Iterator[tuple[str, str]
 
 
 class Movements:
-    """Adds up what a transaction moves, then writes it with one statement."""
+    """Adds up what a transaction moves."""
 
     def __init__(self) -> None:
-        self._settled: dict[_Where, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self._reserved: dict[_Where, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._settled: dict[Where, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self._reserved: dict[Where, list[int]] = defaultdict(lambda: [0, 0, 0])
 
-    def reserve(self, where: _Where, amounts: Amounts) -> None:
+    def reserve(self, where: Where, amounts: Amounts) -> None:
         """Count an open request at its worst case."""
-        _add(self._reserved[where], amounts, 1)
+        total = self._reserved[where]
+        total[0] += amounts[0]
+        total[1] += amounts[1]
+        total[2] += amounts[2]
 
-    def release(self, where: _Where, amounts: Amounts) -> None:
+    def release(self, where: Where, amounts: Amounts) -> None:
         """Take a worst case back."""
-        _add(self._reserved[where], amounts, -1)
+        total = self._reserved[where]
+        total[0] -= amounts[0]
+        total[1] -= amounts[1]
+        total[2] -= amounts[2]
 
-    def settle(self, where: _Where, amounts: Amounts) -> None:
+    def settle(self, where: Where, amounts: Amounts) -> None:
         """Count what a request really used."""
-        _add(self._settled[where], amounts, 1)
+        total = self._settled[where]
+        total[0] += amounts[0]
+        total[1] += amounts[1]
+        total[2] += amounts[2]
 
     def write(self, connection: Connection) -> None:
         """Move the counters."""
@@ -55,27 +66,26 @@ class Movements:
                 for scope, window in counters(*where):
                     for unit, amount in zip(UNITS, amounts, strict=True):
                         totals[scope, window, unit][column] += amount
-        rows = [
-            {"scope": scope, "window": window, "unit": unit, "settled": s, "reserved": r}
-            for (scope, window, unit), (s, r) in totals.items()
-            if s or r
-        ]
-        if rows:
-            connection.execute(_upsert(connection), rows)
+        _MOVE.run(connection, [(*cell, *moves) for cell, moves in totals.items() if any(moves)])
 
 
-def _add(total: list[int], amounts: Amounts, sign: int) -> None:
-    for index, amount in enumerate(amounts):
-        total[index] += sign * amount
+@contextmanager
+def moving(connection: Connection) -> Iterator[Movements]:
+    """Collect the movements of one transaction and write them at the end of the block."""
+    movements = Movements()
+    yield movements
+    movements.write(connection)
 
 
-def _upsert(connection: Connection) -> sa.Insert:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(spend)
-    return statement.on_conflict_do_update(
-        index_elements=["scope", "window", "unit"],
-        set_={
-            "settled": spend.c.settled + statement.excluded.settled,
-            "reserved": spend.c.reserved + statement.excluded.reserved,
-        },
+def _upsert(dialect: str) -> sa.ClauseElement:
+    insert = (postgresql if dialect == "postgresql" else sqlite).insert
+    names = ("scope", "window", "unit", "settled", "reserved")
+    statement = insert(spend).values({name: sa.bindparam(name) for name in names})
+    added = {name: spend.c[name] + statement.excluded[name] for name in ("settled", "reserved")}
+    upsert: sa.ClauseElement = statement.on_conflict_do_update(
+        index_elements=["scope", "window", "unit"], set_=added
     )
+    return upsert
+
+
+_MOVE = Prepared("scope window unit settled reserved", _upsert)

@@ -10,12 +10,13 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.ledger.records import Settlement
 from ondine_dagster.ledger.settle import settle
+from ondine_dagster.ledger.spend import moving
 from ondine_dagster.llm.prices import usd
-from ondine_dagster.spec.errors import OndineError
 
 _t, _s = schema.attempts.c, schema.asks.c
 
@@ -35,9 +36,12 @@ class UnknownAttempt:
 
 def unknown_attempts(connection: Connection, dataset: str | None = None) -> list[UnknownAttempt]:
     """List the requests of unknown outcome, oldest first."""
-    where = [_t.state == "unknown", *([_t.dataset == dataset] if dataset else [])]
-    statement = sa.select(schema.attempts).where(*where).order_by(_t.id)
-    found = connection.execute(statement).all()
+    # the second condition lets SQLite use the partial index; ORDER BY would talk it out of that
+    where = [_t.state == "unknown", sa.literal_column("state IN ('open', 'unknown')")]
+    if dataset:
+        where.append(_t.dataset == dataset)
+    statement = sa.select(schema.attempts).where(*where)
+    found = sorted(connection.execute(statement), key=lambda row: row.id)
     row_keys = sa.select(_s.row_key).where(_s.attempt == sa.bindparam("id")).order_by(_s.pos)
     return [
         UnknownAttempt(
@@ -69,7 +73,8 @@ def resolve(
                 f"No request of unknown outcome has the id {', '.join(strange)}. "
                 "`ondine-dagster ledger unknown` lists them."
             )
-        settle(connection, [_settlement(connection, one, outcome) for one in ids])
+        with moving(connection) as movements:
+            settle(connection, [_settlement(connection, one, outcome) for one in ids], movements)
     return [unknown[one] for one in ids]
 
 
