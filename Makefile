@@ -26,7 +26,7 @@ ui: $(INSTALLED) ## Open the demo in the Dagster UI
 	@$(BIN)/python -m ondine_dagster.cli.demo --ui
 
 test: $(INSTALLED) ## Run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(INSTALLED) ## Check style and formatting
 	$(BIN)/ruff check .

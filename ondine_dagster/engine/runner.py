@@ -236,17 +236,18 @@ class Runner:
 
     def _settle_taken(self, states: KeyStates) -> bool:
         """End what is answered by now, queue what nobody asks any more."""
-        moved = [key for key in self._taken if key not in states.open or key in states.answers]
-        for key in moved:
-            job = self._taken.pop(key)
+        before = len(self._taken)
+        for key, job in list(self._taken.items()):
             answer = states.answers.get(key)
             if answer is not None and usable(answer, self._ceiling):
+                del self._taken[key]
                 self._end(key, stored(answer))
-            else:
+            elif key not in states.open:
+                del self._taken[key]
                 self._ready.put_nowait(job)
         if not self._taken:
             self._some_taken.clear()
-        return bool(moved)
+        return len(self._taken) < before
 
     def _let_taken_go(self) -> None:
         for key in list(self._taken):

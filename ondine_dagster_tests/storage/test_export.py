@@ -146,7 +146,7 @@ def test_csv_tells_null_from_empty_text_and_writes_every_type(lake: Lake, tmp_pa
     typed_results(lake, tmp_path)
     export(lake, "reviews", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text(encoding="utf-8").splitlines() == [
-        '"text","day","time","money","kind","list","bytes","float","truth","label"',
+        "text,day,time,money,kind,list,bytes,float,truth,label",
         (
             '"","2024-02-29","1970-01-01T00:00:00.000000001+00:00",1.10,"a","[""x"",null]","ff",'
             'nan,true,"ok"'
