@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _FETCHED_ROWS = 2000
+_READING = frozenset({"EXPLAIN", "MULTI", "PRAGMA", "SELECT"})  # MULTI is what PIVOT becomes
 
 
 def sql_command(query: str) -> None:
@@ -33,6 +34,7 @@ def sql_command(query: str) -> None:
     if not query.strip():
         raise OndineError('The query is empty. Write one, as in: sql "show all tables"')
     try:
+        _refuse_writing(query)
         with open_database(settings, query) as database:
             answer = database.execute(query)
             if sys.stdout.isatty():
@@ -41,6 +43,18 @@ def sql_command(query: str) -> None:
                 write_csv(answer, sys.stdout)
     except duckdb.Error as error:
         raise OndineError(_readable(error, settings)) from None
+
+
+def _refuse_writing(query: str) -> None:
+    """Refuse statements that would change the views of this one query, and nothing after it."""
+    import duckdb
+
+    for statement in duckdb.extract_statements(query):
+        if statement.type.name not in _READING:
+            raise OndineError(
+                f"`sql` only reads, and this is a {statement.type.name} statement. "
+                "`ondine-dagster sql --views` prints statements for a DuckDB of your own."
+            )
 
 
 def views_command() -> None:

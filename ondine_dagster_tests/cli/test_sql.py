@@ -106,7 +106,9 @@ def test_a_ledger_that_is_not_there_yet_is_an_empty_table(person: Person, name: 
         ("selct 1", "syntax error"),
         ("select * from notes.results", "There is no lake at"),
         ("  ", "The query is empty"),
-        ("copy (select 1) to 'x.csv'", "Permission"),
+        ("copy (select 1) to 'x.csv'", "only reads, and this is a COPY statement"),
+        ("create table t as select 1", "only reads, and this is a CREATE statement"),
+        ("select 1; drop table t", "only reads, and this is a DROP statement"),
     ],
 )
 def test_a_query_that_fails_is_one_readable_message(person: Person, query: str, words: str) -> None:
