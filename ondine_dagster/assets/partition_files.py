@@ -7,8 +7,8 @@ answers fewer rows never replaces one that answers more. Imported only where a s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -29,6 +29,28 @@ from ondine_dagster.llm.structured import CHARACTERS_REPLACED, Rejection, Value
 from ondine_dagster.storage.lake import Lake, LakeWriter, to_table
 
 _Parsed = dict[str, Value] | Rejection | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some rows in order: their source and keys, how they ended, what their answers say."""
+
+    raw: pa.Table
+    keys: Sequence[bytes | None]
+    outcomes: Sequence[RowOutcome]
+    parsed: Sequence[_Parsed]
+
+    def where(self, *, good: bool) -> _Piece:
+        """Return the rows that have a result, or those that have none."""
+        chosen = [i for i, one in enumerate(self.parsed) if isinstance(one, dict) is good]
+        if len(chosen) == len(self.parsed):
+            return self
+        return _Piece(
+            self.raw.take(pa.array(chosen, pa.int64())),
+            [self.keys[i] for i in chosen],
+            [self.outcomes[i] for i in chosen],
+            [self.parsed[i] for i in chosen],
+        )
 
 
 class PartitionFiles:
@@ -84,11 +106,11 @@ class PartitionFiles:
         parsed = [self._parse(outcome) for outcome in outcomes]
         if RESPONSES in self._writers:
             self._writers[RESPONSES].append(_responses(raw, outcomes, keys, self._pipeline))
-        outcomes = [self._flagged(*pair) for pair in zip(outcomes, parsed, strict=True)]
-        good = [isinstance(one, dict) for one in parsed]
-        self._write_results(raw, outcomes, keys, parsed, good)
-        self._write_rejected(raw, outcomes, keys, parsed, good)
-        self._count(outcomes, parsed)
+        flagged = [self._flagged(*pair) for pair in zip(outcomes, parsed, strict=True)]
+        piece = _Piece(raw, keys, flagged, parsed)
+        self._write_results(piece.where(good=True))
+        self._write_rejected(piece.where(good=False))
+        self._count(piece)
 
     def commit(self) -> PartitionCounts:
         """Put the files in place, unless the present ones answer more rows."""
@@ -160,53 +182,35 @@ class PartitionFiles:
             return outcome
         return replace(outcome, flags=tuple(dict.fromkeys((*outcome.flags, CHARACTERS_REPLACED))))
 
-    def _write_results(
-        self,
-        raw: pa.Table,
-        outcomes: Sequence[RowOutcome],
-        keys: Sequence[bytes | None],
-        parsed: Sequence[_Parsed],
-        good: Sequence[bool],
-    ) -> None:
+    def _write_results(self, piece: _Piece) -> None:
         writer = self._writers.get(RESULTS)
-        if writer is None or not any(good):
+        if writer is None or not piece.outcomes:
             return
-        chosen = [index for index, one in enumerate(good) if one]
-        values = [one for one in parsed if isinstance(one, dict)]
+        values = [one for one in piece.parsed if isinstance(one, dict)]
         columns = {
             name: [one[name] for one in values] for name in self._pipeline.dataset.output_columns()
         }
-        columns["_outcome"] = ["ok"] * len(chosen)
-        _append(writer, raw, outcomes, keys, chosen, columns)
+        writer.append(_rows(piece, writer.schema, {**columns, "_outcome": ["ok"] * len(values)}))
 
-    def _write_rejected(
-        self,
-        raw: pa.Table,
-        outcomes: Sequence[RowOutcome],
-        keys: Sequence[bytes | None],
-        parsed: Sequence[_Parsed],
-        good: Sequence[bool],
-    ) -> None:
+    def _write_rejected(self, piece: _Piece) -> None:
         writer = self._writers.get(REJECTED)
-        chosen = [index for index, one in enumerate(good) if not one]
-        if writer is None or not chosen:
+        if writer is None or not piece.outcomes:
             return
-        problems = [_problem(outcomes[index], parsed[index]) for index in chosen]
-        columns: dict[str, Any] = dict(
-            zip(
-                ("_error_class", "_error_code", "_error_message"),
-                zip(*problems, strict=True),
-                strict=True,
-            )
-        )
-        columns["_raw_text"] = [outcomes[index].text for index in chosen]
-        columns["_outcome"] = [_rejected_outcome(outcomes[index]) for index in chosen]
-        _append(writer, raw, outcomes, keys, chosen, columns)
+        pairs = zip(piece.outcomes, piece.parsed, strict=True)
+        classes, codes, messages = zip(*(_problem(*pair) for pair in pairs), strict=True)
+        columns = {
+            "_error_class": classes,
+            "_error_code": codes,
+            "_error_message": messages,
+            "_raw_text": [one.text for one in piece.outcomes],
+            "_outcome": [_rejected_outcome(one) for one in piece.outcomes],
+        }
+        writer.append(_rows(piece, writer.schema, columns))
 
-    def _count(self, outcomes: Sequence[RowOutcome], parsed: Sequence[_Parsed]) -> None:
+    def _count(self, piece: _Piece) -> None:
         counts = self.counts
-        counts.rows += len(outcomes)
-        for outcome, answer in zip(outcomes, parsed, strict=True):
+        counts.rows += len(piece.outcomes)
+        for outcome, answer in zip(piece.outcomes, piece.parsed, strict=True):
             counts.outcomes[outcome.outcome] += 1
             counts.cost += outcome.cost
             counts.unknown_cost += outcome.unknown_cost
@@ -237,24 +241,15 @@ def _rejected_outcome(outcome: RowOutcome) -> str:
     return "error" if outcome.outcome is Outcome.ANSWERED else outcome.outcome
 
 
-def _append(
-    writer: LakeWriter,
-    raw: pa.Table,
-    outcomes: Sequence[RowOutcome],
-    keys: Sequence[bytes | None],
-    chosen: Sequence[int],
-    columns: dict[str, Any],
-) -> None:
-    """Append the chosen rows: their source columns, `columns`, and their lineage."""
-    source = raw if len(chosen) == raw.num_rows else raw.take(pa.array(chosen))
-    ended = [outcomes[index] for index in chosen]
+def _rows(piece: _Piece, schema: pa.Schema, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+    """Return rows for people: their source columns, `columns`, and their lineage."""
     everything = {
-        **{name: source.column(name) for name in raw.column_names},
+        **{name: piece.raw.column(name) for name in piece.raw.column_names},
         **columns,
-        **_shared(ended, prefix="_"),
-        "_answer_key": [_hex(keys[index]) for index in chosen],
+        **_shared(piece.outcomes, prefix="_"),
+        "_answer_key": [_hex(key) for key in piece.keys],
     }
-    writer.append(to_table(everything, writer.schema))
+    return to_table(everything, schema)
 
 
 def _responses(
