@@ -89,8 +89,8 @@ def _first_half(bench: Bench) -> None:
 def _second_half(bench: Bench, ledger: Ledger) -> None:
     lake = Lake(bench.pipeline.settings().lake_root)
     engine = Engine(ledger, bench.pipeline.provider, _CONTEXT, EngineLimits())
-    chunks = engine.run(feeds(lake, bench.pipeline.name, bench.partitions()))
-    write_partitions(bench.pipeline, lake, chunks, TRIO, "prompts", lambda *_: None)
+    chunks = engine.run(feeds(bench.pipeline, lake, bench.partitions()))
+    write_partitions(bench.pipeline, lake, chunks, TRIO, lambda *_: None)
 
 
 def _pay_all(ledger: Ledger, lake: Lake, partitions: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ def build_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
     """Return the assets, in the order the data flows."""
     partitions = dg.DynamicPartitionsDefinition(name=pipeline.name)
     return [
-        build_snapshot(pipeline, partitions),
+        build_snapshot(pipeline),
         build_raw_rows(pipeline, partitions),
         build_prompts(pipeline, partitions),
         build_responses(pipeline, partitions),

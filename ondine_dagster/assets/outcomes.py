@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
 
+from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome
+from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.llm.provider import Usage
-from ondine_dagster.storage.lake import Lake
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from ondine_dagster.storage.lake import Lake, LakeFile
 
 FEED_ROWS = 1000
 
 
-def feeds(lake: Lake, dataset: str, partitions: Sequence[str]) -> Iterator[PartitionFeed]:
-    """Yield the prompts of each partition, read when the engine wants them."""
+def feeds(pipeline: Pipeline, lake: Lake, partitions: Sequence[str]) -> Iterator[PartitionFeed]:
+    """Yield the prompts of each partition, read when the engine wants them.
+
+    A run takes long, and prompts may be rendered anew meanwhile: notes and rows come from one open
+    file. Raises OndineError for prompts of another declaration, whose keys would be wrong.
+    """
     for partition in partitions:
-        yield PartitionFeed(partition, _questions(lake, dataset, partition))
+        file = lake.open(pipeline.name, "prompts", partition)
+        refuse_other_declaration(pipeline, partition, file.metadata)
+        yield PartitionFeed(partition, _questions(file), file.metadata)
 
 
-def _questions(
-    lake: Lake, dataset: str, partition: str
-) -> Iterator[Sequence[Question | RowOutcome]]:
+def refuse_other_declaration(pipeline: Pipeline, partition: str, notes: Mapping[str, str]) -> None:
+    """Refuse prompts that were rendered under another declaration."""
+    if notes["ondine.question_version"] != pipeline.question_version:
+        raise OndineError(
+            f"{pipeline.name} {partition}: `prompts` was rendered under another declaration: "
+            "prompt, llm or output fields differ. Materialize `prompts` with `responses`."
+        )
+
+
+def refuse_other_rows(
+    pipeline: Pipeline, partition: str, rows: Mapping[str, str], notes: Mapping[str, str]
+) -> None:
+    """Refuse outcomes of other rows than `raw_rows` holds: rows are matched by place."""
+    if rows["ondine.order"] != notes["ondine.order"]:
+        raise OndineError(
+            f"{pipeline.name} {partition}: `raw_rows` holds other rows, or in another order, than "
+            "those that were asked. Materialize `raw_rows`, `prompts` and `responses` together."
+        )
+
+
+def _questions(file: LakeFile) -> Iterator[Sequence[Question | RowOutcome]]:
     names = ["_row_key", "answer_key", "messages", "error_class", "error_code", "error_message"]
-    for batch in lake.iter_batches(dataset, "prompts", partition, FEED_ROWS, names):
-        columns = [batch.column(name).to_pylist() for name in names]
-        yield [_question(*cells) for cells in zip(*columns, strict=True)]
+    with closing(file):
+        for batch in file.iter_batches(FEED_ROWS, names):
+            columns = [batch.column(name).to_pylist() for name in names]
+            yield [_question(*cells) for cells in zip(*columns, strict=True)]
 
 
 def _question(
@@ -52,18 +77,13 @@ def _question(
 def stored_outcomes(lake: Lake, dataset: str, partitions: Sequence[str]) -> Iterator[Chunk]:
     """Yield what `responses` holds: parsing again asks nobody."""
     for partition in partitions:
-        batches = iter(lake.iter_batches(dataset, "responses", partition, FEED_ROWS))
-        waiting = next(batches, None)
-        if waiting is None:
-            yield Chunk(partition, [], last=True)
-        while waiting is not None:
-            following = next(batches, None)
-            yield Chunk(partition, _outcomes(waiting), last=following is None)
-            waiting = following
-
-
-def _outcomes(batch: pa.RecordBatch) -> list[RowOutcome]:
-    return [_outcome(row) for row in batch.to_pylist()]
+        with closing(lake.open(dataset, "responses", partition)) as file:
+            for batch in file.iter_batches(FEED_ROWS):
+                rows = batch.to_pylist()
+                keys = [row["answer_key"] for row in rows]
+                outcomes = [_outcome(row) for row in rows]
+                yield Chunk(partition, outcomes, keys, last=False, notes=file.metadata)
+            yield Chunk(partition, [], [], last=True, notes=file.metadata)
 
 
 def _outcome(row: dict[str, Any]) -> RowOutcome:

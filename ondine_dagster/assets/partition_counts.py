@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ondine_dagster.engine.rows import Outcome
+from ondine_dagster.engine.rows import Outcome, RowOutcome
+from ondine_dagster.llm.errors import ErrorClass
 
 RESPONSES, RESULTS, REJECTED = "responses", "results", "rejected_rows"
 TRIO = (RESPONSES, RESULTS, REJECTED)
+_NOT_THE_ROWS_OWN = (ErrorClass.CONFIG, ErrorClass.CAPACITY, ErrorClass.TRANSIENT)
 
 
 @dataclass(slots=True)
@@ -31,6 +33,18 @@ class PartitionCounts:
     kept_older: bool = False
     columns: dict[str, dict[str, str]] = field(default_factory=dict)  # asset -> name -> type
 
+    def add_costs(self, outcome: RowOutcome) -> None:
+        """Count what a row cost in the run that asked it."""
+        self.cost += outcome.cost
+        self.unknown_cost += outcome.unknown_cost
+        self.requests += outcome.attempts
+        self.retries += max(0, outcome.attempts - 1)
+        if outcome.cost_source == "reused":
+            self.reused += 1
+        else:
+            self.prompt_tokens += outcome.usage.prompt_tokens or 0
+            self.completion_tokens += outcome.usage.completion_tokens or 0
+
     @property
     def rejected(self) -> int:
         """Return how many rows have no result."""
@@ -45,7 +59,12 @@ class PartitionCounts:
     def red(self) -> bool:
         """Return whether the partition failed: something in it waits for another run.
 
-        Also where a declaration is wrong: no row was answered and the provider refused requests.
+        Also where the provider was out or the declaration is wrong: it answered no row, and failed
+        in a way that is not the rows' own.
         """
-        refused = self.classes["config"] > 0 and not self.outcomes[Outcome.ANSWERED]
-        return self.unanswered > 0 or self.kept_older or refused
+        failed = any(self.classes[one] for one in _NOT_THE_ROWS_OWN)
+        return self.unanswered > 0 or self.kept_older or (failed and not self._any_answer)
+
+    @property
+    def _any_answer(self) -> bool:
+        return self.outcomes[Outcome.ANSWERED] > 0

@@ -7,6 +7,7 @@ answers fewer rows never replaces one that answers more. Imported only where a s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
 
 from ondine_dagster.assets import tables
+from ondine_dagster.assets.outcomes import refuse_other_rows
 from ondine_dagster.assets.partition_counts import (
     REJECTED,
     RESPONSES,
@@ -24,10 +26,12 @@ from ondine_dagster.assets.partition_counts import (
 )
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.rows import Outcome, RowOutcome
-from ondine_dagster.errors import OndineError
+from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.structured import CHARACTERS_REPLACED, Rejection, Value
-from ondine_dagster.storage.lake import Lake, LakeWriter, to_table
+from ondine_dagster.storage.lake import Lake, LakeFile, LakeWriter, to_table
 
+# what the files say of the rows they are made from
+_PASSED_ON = ("ondine.order", "ondine.content_hash", "ondine.question_version")
 _Parsed = dict[str, Value] | Rejection | None
 
 
@@ -57,17 +61,22 @@ class PartitionFiles:
     """The files of one partition while they are written; void unless committed."""
 
     def __init__(
-        self, pipeline: Pipeline, lake: Lake, partition: str, wanted: Collection[str], origin: str
+        self,
+        pipeline: Pipeline,
+        lake: Lake,
+        partition: str,
+        wanted: Collection[str],
+        notes: Mapping[str, str],
     ) -> None:
-        """Open the files `wanted`; the outcomes come from `origin` (prompts, or responses)."""
+        """Open the files `wanted`; `notes` are those of the file whose rows will end here."""
         self._pipeline = pipeline
         self._lake = lake
         self._partition = partition
-        self._raw = _Rows(lake, pipeline.name, "raw_rows", partition, None)
-        self._keys = _Rows(lake, pipeline.name, origin, partition, ["answer_key"])
-        self._refuse_other_rows(origin)
+        self._notes = notes
+        self._raw = _Rows(lake.open(pipeline.name, "raw_rows", partition))
+        refuse_other_rows(pipeline, partition, self._raw.file.metadata, notes)
         source = pa.schema(
-            [one for one in self._raw.schema if one.name not in ("_row_key", "_position")]
+            [one for one in self._raw.file.schema if one.name not in ("_row_key", "_position")]
         )
         output = pipeline.dataset.output
         schemas = {
@@ -84,7 +93,8 @@ class PartitionFiles:
         except BaseException:  # an interrupt between two of them
             self.abort()
             raise
-        self._content = sha256(self._keys.metadata["ondine.content_hash"].encode())
+        self._content = sha256(notes["ondine.content_hash"].encode())
+        self._row_keys: list[str] = []
         self.counts = PartitionCounts(
             columns={
                 asset: {field.name: str(field.type) for field in writer.schema}
@@ -97,12 +107,12 @@ class PartitionFiles:
         """Return a hash of what the rows ended with."""
         return self._content.hexdigest()[:16]
 
-    def append(self, outcomes: Sequence[RowOutcome]) -> None:
-        """Add the next rows, in order."""
+    def append(self, outcomes: Sequence[RowOutcome], keys: Sequence[bytes | None]) -> None:
+        """Add the next rows, in order, with the answer keys under which they were asked."""
         if not outcomes:
             return
         raw = self._raw.next(len(outcomes))
-        keys = self._keys.next(len(outcomes)).column("answer_key").to_pylist()
+        self._row_keys += raw.column("_row_key").to_pylist()
         parsed = [self._parse(outcome) for outcome in outcomes]
         if RESPONSES in self._writers:
             self._writers[RESPONSES].append(_responses(raw, outcomes, keys, self._pipeline))
@@ -119,8 +129,9 @@ class PartitionFiles:
             raise RuntimeError(
                 f"{self._pipeline.name} {self._partition}: {expected} rows have no outcome"
             )
-        answered = self.counts.rows - self.counts.unanswered
-        if RESPONSES in self._writers and self._present_answers() > answered:
+        counts = self.counts
+        answers = (counts.outcomes[Outcome.ANSWERED], counts.rows - counts.unanswered)
+        if RESPONSES in self._writers and self._present_answers() > answers:
             self.counts.kept_older = True
             self.abort()
             return self.counts
@@ -128,44 +139,40 @@ class PartitionFiles:
         for asset in (RESPONSES, REJECTED, RESULTS):  # results last: the status reads its notes
             if asset in self._writers:
                 self._writers[asset].commit(metadata)
+        self._raw.file.close()
         return self.counts
 
     def abort(self) -> None:
         """Forget what was written; does nothing after a commit."""
+        self._raw.file.close()
         for writer in self._writers.values():
             writer.abort()
 
-    def _refuse_other_rows(self, origin: str) -> None:
-        """Rows are matched by place: both files must hold the same rows in the same order."""
-        if self._raw.metadata["ondine.order"] != self._keys.metadata["ondine.order"]:
-            raise OndineError(
-                f"{self._pipeline.name} {self._partition}: `{origin}` was made from other rows "
-                "than `raw_rows` holds now. Materialize `raw_rows`, `prompts` and `responses` "
-                "together."
-            )
-
     def _metadata(self) -> dict[str, str]:
         return {
-            "ondine.order": self._keys.metadata["ondine.order"],
-            "ondine.content_hash": self._keys.metadata["ondine.content_hash"],
-            "ondine.question_version": self._keys.metadata["ondine.question_version"],
+            **{name: self._notes[name] for name in _PASSED_ON},
             "ondine.local_version": self._pipeline.local_version,
+            "ondine.outcomes": self._content.hexdigest(),
             "ondine.rows": str(self.counts.rows),
             "ondine.results": str(self.counts.results),
+            "ondine.rejected": str(self.counts.rejected),
             "ondine.unanswered": str(self.counts.unanswered),
+            "ondine.truncated": str(self.counts.codes[ErrorCode.TRUNCATED]),
+            "ondine.ceiling": str(self._pipeline.provider.ceiling),
             "ondine.red": "true" if self.counts.red else "false",
         }
 
-    def _present_answers(self) -> int:
-        """Return how many rows of this partition the file in place answers."""
+    def _present_answers(self) -> tuple[int, int]:
+        """Return how many of these rows the file in place answers, and for how many it is final."""
         lake, name, partition = self._lake, self._pipeline.name, self._partition
         if not lake.exists(name, RESPONSES, partition):
-            return 0
-        ours = set(self._raw.all("_row_key"))
+            return 0, 0
+        ours = set(self._row_keys)
         present = lake.read(name, RESPONSES, partition, ["_row_key", "outcome"])
-        waiting = (Outcome.NOT_ATTEMPTED, Outcome.HELD)
         pairs = zip(*(present.column(i).to_pylist() for i in range(2)), strict=True)
-        return sum(key in ours and outcome not in waiting for key, outcome in pairs)
+        outcomes = Counter(outcome for key, outcome in pairs if key in ours)
+        final = outcomes[Outcome.ANSWERED] + outcomes[Outcome.ERROR]
+        return outcomes[Outcome.ANSWERED], final
 
     def _parse(self, outcome: RowOutcome) -> _Parsed:
         if outcome.outcome is not Outcome.ANSWERED:
@@ -212,15 +219,10 @@ class PartitionFiles:
         counts.rows += len(piece.outcomes)
         for outcome, answer in zip(piece.outcomes, piece.parsed, strict=True):
             counts.outcomes[outcome.outcome] += 1
-            counts.cost += outcome.cost
-            counts.unknown_cost += outcome.unknown_cost
-            counts.requests += outcome.attempts
-            counts.retries += max(0, outcome.attempts - 1)
-            if outcome.cost_source == "reused":
+            if RESPONSES in self._writers:
+                counts.add_costs(outcome)
+            else:  # parsed again: what it cost was counted when it was asked
                 counts.reused += 1
-            else:
-                counts.prompt_tokens += outcome.usage.prompt_tokens or 0
-                counts.completion_tokens += outcome.usage.completion_tokens or 0
             self._content.update(f"{outcome.outcome}\0{outcome.text}\0".encode())
             if isinstance(answer, dict):
                 counts.results += 1
@@ -296,17 +298,12 @@ def _hex(key: bytes | None) -> str | None:
 
 
 class _Rows:
-    """Reads a partition's file forward, as many rows at a time as are asked for."""
+    """Reads an open file forward, as many rows at a time as are asked for."""
 
-    def __init__(
-        self, lake: Lake, dataset: str, asset: str, partition: str, columns: list[str] | None
-    ) -> None:
-        self._lake = lake
-        self._place = (dataset, asset, partition)
-        self._batches = lake.iter_batches(dataset, asset, partition, columns=columns)
+    def __init__(self, file: LakeFile) -> None:
+        self.file = file
+        self._batches = file.iter_batches()
         self._rest: pa.Table | None = None
-        self.schema = lake.schema(dataset, asset, partition)
-        self.metadata = lake.metadata(dataset, asset, partition)
 
     def next(self, rows: int) -> pa.Table:
         """Return the next `rows` rows; raises RuntimeError where there are fewer."""
@@ -315,7 +312,7 @@ class _Rows:
         while have < rows:
             batch = next(self._batches, None)
             if batch is None:
-                raise RuntimeError(f"{' '.join(self._place)} has fewer rows than outcomes")
+                raise RuntimeError("raw_rows has fewer rows than outcomes")
             pieces.append(pa.Table.from_batches([batch]))
             have += batch.num_rows
         joined = pa.concat_tables(pieces)
@@ -326,7 +323,3 @@ class _Rows:
         """Return how many rows were not asked for."""
         rest = 0 if self._rest is None else self._rest.num_rows
         return int(rest + sum(batch.num_rows for batch in self._batches))
-
-    def all(self, column: str) -> list[Any]:
-        """Return a whole column, whatever was read before."""
-        return list(self._lake.read(*self._place, [column]).column(0).to_pylist())

@@ -23,7 +23,12 @@ from ondine_dagster.assets.events import (
 from ondine_dagster.assets.heartbeat import Heartbeat
 from ondine_dagster.assets.keys import asset_key, asset_spec
 from ondine_dagster.assets.live import LiveStep, announce
-from ondine_dagster.assets.outcomes import feeds, stored_outcomes
+from ondine_dagster.assets.outcomes import (
+    feeds,
+    refuse_other_declaration,
+    refuse_other_rows,
+    stored_outcomes,
+)
 from ondine_dagster.assets.partition_counts import (
     REJECTED,
     RESPONSES,
@@ -34,7 +39,6 @@ from ondine_dagster.assets.partition_counts import (
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
 from ondine_dagster.engine.rows import Chunk
-from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import digest
 from ondine_dagster.storage.lake import Lake
 
@@ -124,7 +128,7 @@ def _materialize(
     lake, partitions = lake_resource.lake(), list(context.partition_keys)
     if RESPONSES not in wanted:
         chunks = stored_outcomes(lake, pipeline.name, partitions)
-        write_partitions(pipeline, lake, chunks, wanted, "responses", done.partition)
+        write_partitions(pipeline, lake, chunks, wanted, done.partition)
         return
     check_prompts(pipeline, lake, partitions)
     llm: LLMProviderResource = context.resources.ondine_llm
@@ -134,9 +138,9 @@ def _materialize(
     announce(done.live)
     with (
         Heartbeat(engine.progress, context.log.info, pipeline.name, done.log_waiting_events),
-        closing(engine.run(feeds(lake, pipeline.name, partitions))) as chunks,
+        closing(engine.run(feeds(pipeline, lake, partitions))) as chunks,
     ):
-        write_partitions(pipeline, lake, chunks, wanted, "prompts", done.partition)
+        write_partitions(pipeline, lake, chunks, wanted, done.partition)
     done.engine = engine
 
 
@@ -152,14 +156,12 @@ def run_scope(context: dg.AssetExecutionContext) -> str:
 
 
 def check_prompts(pipeline: Pipeline, lake: Lake, partitions: Sequence[str]) -> None:
-    """Refuse prompts that were rendered under another declaration: their keys would be wrong."""
+    """Refuse prompts of another declaration or of other rows, before money is spent."""
     for partition in partitions:
-        rendered = lake.metadata(pipeline.name, "prompts", partition)["ondine.question_version"]
-        if rendered != pipeline.question_version:
-            raise OndineError(
-                f"{pipeline.name} {partition}: `prompts` was rendered before the declaration's "
-                "prompt, llm or output fields changed. Materialize `prompts` with `responses`."
-            )
+        notes = lake.metadata(pipeline.name, "prompts", partition)
+        refuse_other_declaration(pipeline, partition, notes)
+        rows = lake.metadata(pipeline.name, "raw_rows", partition)
+        refuse_other_rows(pipeline, partition, rows, notes)
 
 
 def write_partitions(
@@ -167,7 +169,6 @@ def write_partitions(
     lake: Lake,
     chunks: Iterator[Chunk],
     wanted: Collection[str],
-    origin: str,
     on_partition: OnPartition,
 ) -> None:
     """Write each partition when its last row has ended; `on_partition` hears of it after that."""
@@ -178,9 +179,9 @@ def write_partitions(
         for chunk in chunks:
             files = opened.get(chunk.partition)
             if files is None:
-                files = PartitionFiles(pipeline, lake, chunk.partition, wanted, origin)
+                files = PartitionFiles(pipeline, lake, chunk.partition, wanted, chunk.notes)
                 opened[chunk.partition] = files
-            files.append(chunk.outcomes)
+            files.append(chunk.outcomes, chunk.keys)
             if chunk.last:
                 counts = files.commit()
                 del opened[chunk.partition]

@@ -1,13 +1,18 @@
 """`snapshot`: reads the source once; every row gets its key and its partition."""
 
 import dagster as dg
-from sqlalchemy.exc import IntegrityError
 
 from ondine_dagster.assets.events import Metadata, readable_failures
 from ondine_dagster.assets.keys import asset_spec
 from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.resources import LAKE, LakeResource
-from ondine_dagster.storage.snapshot import SnapshotResult, take_snapshot
+from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
+from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.snapshot import (
+    SnapshotResult,
+    current_snapshot,
+    exclusive,
+    take_snapshot,
+)
 
 _DESCRIPTION = """Reads the source once and keeps it. Every row gets its key and a partition that
 never changes; new rows make new partitions.
@@ -16,25 +21,31 @@ Next: backfill the missing partitions of the stages below (this asset cannot: th
 run are fixed when it is launched).
 """
 _SHOWN_KEYS = 20
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 
 
-def build_snapshot(
-    pipeline: Pipeline, partitions: dg.DynamicPartitionsDefinition
-) -> dg.AssetsDefinition:
+def build_snapshot(pipeline: Pipeline) -> dg.AssetsDefinition:
     """Return the `snapshot` asset; it also registers the partitions of the rows it found."""
 
     @dg.multi_asset(
         name=f"{pipeline.name}__snapshot",
         specs=[asset_spec(pipeline, "snapshot", _DESCRIPTION, kinds={"parquet"})],
-        required_resource_keys={LAKE},
+        required_resource_keys={LAKE, LLM},
     )
     def snapshot(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
         resource: LakeResource = context.resources.ondine_lake
+        llm: LLMProviderResource = context.resources.ondine_llm
         with readable_failures():
+            llm.ledger().bind_dataset(pipeline.name, pipeline.declared_in)
             lake, source = resource.lake(), pipeline.source_path()
             result = take_snapshot(lake, pipeline.dataset, source)
             pipeline.check(result.snapshot.source_columns)
-        register_partitions(context.instance, partitions.name or pipeline.name, result)
+            register_partitions(context.instance, lake, pipeline.name, context.run.run_id)
         context.log.info(_summary(pipeline.name, result))
         return dg.MaterializeResult(
             metadata=_metadata(result), data_version=dg.DataVersion(result.snapshot.version)
@@ -43,17 +54,32 @@ def build_snapshot(
     return snapshot
 
 
-def register_partitions(instance: dg.DagsterInstance, name: str, result: SnapshotResult) -> None:
-    """Make Dagster's list of partitions equal to the snapshot's."""
-    wanted = [partition.key for partition in result.snapshot.partitions]
-    known = set(instance.get_dynamic_partitions(name))
-    try:
-        instance.add_dynamic_partitions(name, [key for key in wanted if key not in known])
-    except IntegrityError:  # another run registers the same ones at this moment
+def register_partitions(instance: dg.DagsterInstance, lake: Lake, name: str, run_id: str) -> None:
+    """Make Dagster's list of partitions equal to the current snapshot's.
+
+    Under the snapshot's lock and from the pointer: another process may have taken a newer one.
+    While a run works on the dataset nothing is taken from the list, as that run would break.
+    """
+    with exclusive(lake, name):
+        snapshot = current_snapshot(lake, name)
+        wanted = [] if snapshot is None else [partition.key for partition in snapshot.partitions]
         known = set(instance.get_dynamic_partitions(name))
         instance.add_dynamic_partitions(name, [key for key in wanted if key not in known])
-    for gone in known.difference(wanted):
-        instance.delete_dynamic_partition(name, gone)
+        gone = known.difference(wanted)
+        if gone and not _at_work(instance, name, run_id):
+            for key in gone:
+                instance.delete_dynamic_partition(name, key)
+
+
+def _at_work(instance: dg.DagsterInstance, name: str, run_id: str) -> bool:
+    """Return whether another run works on partitions of the dataset."""
+    unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
+    return any(
+        key.path[0] == name and key.path[-1] != "snapshot"
+        for run in unfinished
+        if run.run_id != run_id
+        for key in run.asset_selection or ()
+    )
 
 
 def _summary(name: str, result: SnapshotResult) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS
+from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import PartitionInfo
@@ -17,7 +17,7 @@ class PartitionState(StrEnum):
 
     DONE = "done"
     MISSING = "missing"  # never finished
-    FAILED = "failed"  # red: rows wait for another run
+    FAILED = "failed"  # red: rows wait for another run, or were cut at a ceiling since raised
     CHANGED = "changed"  # its rows are others than those in its files: treated as missing
     UNPARSED = "unparsed"  # a local setting changed: parsed again for nothing
     STALE = "stale"  # prompt, model or schema changed: only `--all` pays for it
@@ -81,27 +81,43 @@ def dataset_status(pipeline: Pipeline, lake: Lake) -> DatasetStatus:
 
 def _partition(pipeline: Pipeline, lake: Lake, info: PartitionInfo) -> PartitionStatus:
     name, key = pipeline.name, info.key
-    if not all(lake.exists(name, asset, key) for asset in (RESPONSES, RESULTS, REJECTED)):
+    if not all(lake.exists(name, asset, key) for asset in TRIO):
         return PartitionStatus(key, PartitionState.MISSING, info.rows, 0, 0, info.rows)
-    noted = lake.metadata(name, RESULTS, key)
-    current = noted["ondine.content_hash"] == info.content_hash
-    rows, results = int(noted["ondine.rows"]), int(noted["ondine.results"])
-    unanswered = int(noted["ondine.unanswered"])
-    if not current:  # what its files say is about other rows
+    responses, results, rejected = (lake.metadata(name, asset, key) for asset in TRIO)
+    if responses["ondine.content_hash"] != info.content_hash:  # its files are about other rows
         return PartitionStatus(key, PartitionState.CHANGED, info.rows, 0, 0, info.rows)
-    state = _state(pipeline, noted)
-    waiting = unanswered
-    return PartitionStatus(key, state, info.rows, results, rows - results, waiting)
+    return PartitionStatus(
+        partition=key,
+        state=_state(pipeline, responses, results, rejected),
+        rows=info.rows,
+        results=int(results["ondine.results"]),
+        rejected=int(rejected["ondine.rejected"]),
+        waiting=int(responses["ondine.unanswered"]),
+    )
 
 
-def _state(pipeline: Pipeline, noted: dict[str, str]) -> PartitionState:
-    if noted["ondine.question_version"] != pipeline.question_version:
+_Notes = Mapping[str, str]
+
+
+def _state(
+    pipeline: Pipeline, responses: _Notes, results: _Notes, rejected: _Notes
+) -> PartitionState:
+    if responses["ondine.question_version"] != pipeline.question_version:
         return PartitionState.STALE
-    if noted["ondine.red"] == "true":
+    if responses["ondine.red"] == "true" or _asks_again(pipeline, responses):
         return PartitionState.FAILED
-    if noted["ondine.local_version"] != pipeline.local_version:
-        return PartitionState.UNPARSED
+    for parsed in (results, rejected):
+        # made from the answers that `responses` holds now, by the declaration as it is now?
+        same = parsed["ondine.outcomes"] == responses["ondine.outcomes"]
+        if not same or parsed["ondine.local_version"] != pipeline.local_version:
+            return PartitionState.UNPARSED
     return PartitionState.DONE
+
+
+def _asks_again(pipeline: Pipeline, responses: _Notes) -> bool:
+    """Return whether the ceiling was raised since answers were cut at it."""
+    cut = int(responses["ondine.truncated"]) > 0
+    return cut and pipeline.provider.ceiling > int(responses["ondine.ceiling"])
 
 
 def contiguous(wanted: Sequence[str], order: Sequence[str]) -> list[tuple[str, str]]:

@@ -142,7 +142,8 @@ def _money(summary: RunSummary) -> Text:
 
 def _remarks(target: Target, summary: RunSummary) -> list[str]:
     remarks = []
-    if not summary.requests and not summary.failures:
+    stale = summary.status.in_state(PartitionState.STALE)
+    if not (summary.requests or summary.failures or stale) and summary.status.results:
         remarks.append("0 requests, $0: every answer was paid before.")
     if (free := summary.requests - summary.this_run.requests) > 0:
         remarks.append(f"{plural(free, 'more attempt')} brought no answer and cost nothing.")
@@ -152,7 +153,7 @@ def _remarks(target: Target, summary: RunSummary) -> list[str]:
             f"{money(summary.unsettled.unknown_money)}: "
             f"{target.command(f'ledger unknown {target.name}')}"
         )
-    if stale := summary.status.in_state(PartitionState.STALE):
+    if stale:
         rows = sum(one.rows for one in summary.status.partitions if one.partition in set(stale))
         remarks.append(
             f"{plural(len(stale), 'stale partition')} left as it is ({plural(rows, 'row')}): the "
@@ -175,8 +176,11 @@ def _places(target: Target, summary: RunSummary) -> Text:
 def next_commands(target: Target, status: DatasetStatus) -> list[str]:
     """Return three command lines that work when they are pasted."""
     look = target.command(f"status {target.called}")
+    if status.in_state(PartitionState.STALE):
+        renew = target.command(f"run {target.called} --all")
+        return [look, target.query("results", " limit 5"), renew]
     if not status.results:
         again = target.command(f"run {target.called}")
         return [look, target.query("rejected_rows", " limit 5"), again]
-    export = target.command(f"export {target.called} --to {target.name}.csv")
+    export = target.command(f"export {target.called} --to {target.name}_results.csv")
     return [look, target.query("results", " limit 5"), export]

@@ -26,7 +26,7 @@ from ondine_dagster.ledger.records import (
     Reservation,
     Settlement,
 )
-from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
+from ondine_dagster.llm.errors import EXPLANATIONS, ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster.llm.provider import (
     Completion,
     Provider,
@@ -36,6 +36,12 @@ from ondine_dagster.llm.provider import (
 
 # refused requests in a run without any answer: one may be a bad row, three are a bad declaration
 _BAD_REQUESTS_BEFORE_STOP = 3
+# rows one after the other that used up their attempts, with no answer in between: an outage
+_EXHAUSTED_BEFORE_STOP = 10
+# a server that answers like this is no provider: a web page, another service
+_NO_COMPLETION = frozenset(
+    {ErrorCode.REPLY_NOT_JSON, ErrorCode.REPLY_NOT_OBJECT, ErrorCode.NO_CHOICES}
+)
 
 
 @dataclass(slots=True)
@@ -76,6 +82,7 @@ class Asker:
         self._stop = stop
         self._progress = progress
         self._bad_requests = 0
+        self._exhausted = 0
         self._older: set[bytes] = set()  # in flight when the first request was refused
         # whether the provider takes our requests as they are: some answer of this run, old or new
         self.answered = False
@@ -161,8 +168,23 @@ class Asker:
             job.unknown_cost += reservation.reserved
         if isinstance(result, Failure):
             return result
-        self.answered = True
+        if result.code in _NO_COMPLETION:
+            self._notice_no_provider(result)
+        else:
+            self.answered = True
+            self._exhausted = 0
         return _answered(result, settlement)
+
+    def _notice_no_provider(self, reply: Completion) -> None:
+        """Stop before every row has paid for a page that is no answer."""
+        self._bad_requests += 1
+        if not self.answered and self._bad_requests >= _BAD_REQUESTS_BEFORE_STOP:
+            assert reply.code is not None
+            message = (
+                f"HTTP 200, but {EXPLANATIONS[reply.code]} and nothing was answered yet: no chat "
+                f"completions at {self._provider.url}. Correct llm.base_url"
+            )
+            self._stop.set(Failure(ErrorClass.CONFIG, reply.code, message, Evidence.UNKNOWN))
 
     async def _exchange(
         self, job: Job, reservation: Reservation, body: bytes
@@ -192,7 +214,10 @@ class Asker:
             return self._all_refused()
         if failure.error_class is ErrorClass.CONFIG:
             return True
-        return failure.code is ErrorCode.CONNECT_FAILED and not job.bytes_left
+        if failure.retryable:
+            self._exhausted += 1
+        out = self._exhausted >= _EXHAUSTED_BEFORE_STOP
+        return out or (failure.code is ErrorCode.CONNECT_FAILED and not job.bytes_left)
 
     def _all_refused(self) -> bool:
         """Return whether it is the declaration that the provider refuses, and not some rows.

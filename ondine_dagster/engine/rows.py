@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ondine_dagster.ledger.records import Answer, CostSource
@@ -101,17 +101,24 @@ def explain(code: ErrorCode | None, finish_reason: str | None) -> str | None:
 class PartitionFeed:
     """One partition to ask: its rows in order, in batches that are made when they are needed.
 
-    A row that cannot be asked is there already with its outcome.
+    A row that cannot be asked is there already with its outcome. `notes` come back with the ended
+    rows: what the caller has to know of the file that it fed, whatever has replaced it since.
     """
 
     key: str
     batches: Iterable[Sequence[Question | RowOutcome]]
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The next rows of a partition, in order; `last` closes the partition."""
+    """The next rows of a partition, in order; `last` closes the partition.
+
+    `keys` are the answer keys of the rows (None where there was no question), `notes` its feed's.
+    """
 
     partition: str
     outcomes: list[RowOutcome]
+    keys: list[bytes | None]
     last: bool
+    notes: Mapping[str, str] = field(default_factory=dict)

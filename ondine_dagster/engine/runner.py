@@ -121,7 +121,7 @@ class Runner:
     async def _feed(self, feeds: Iterable[PartitionFeed]) -> None:
         try:
             async for feed in _in_thread(feeds):
-                buffer = PartitionBuffer(feed.key)
+                buffer = PartitionBuffer(feed.key, feed.notes)
                 async for batch in _in_thread(feed.batches):
                     await self._take_in_steps(buffer, batch)
                     if self._stopping():
@@ -156,10 +156,11 @@ class Runner:
         self._asker.answered |= bool(found)
         self._outstanding += len(batch)
         for row in batch:
-            slot = (buffer, buffer.add())
             if isinstance(row, RowOutcome):
-                self._place(slot, row)
-            elif (answer := found.get(row.answer_key)) is not None:
+                self._place((buffer, buffer.add(None)), row)
+                continue
+            slot = (buffer, buffer.add(row.answer_key))
+            if (answer := found.get(row.answer_key)) is not None:
                 self._place(slot, stored(answer))
             else:
                 self._queue(row, slot)

@@ -31,5 +31,7 @@ class StopSign:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, or until the sign is set."""
+        # not wait_for: up to Python 3.11 it swallows a cancellation that meets the sign
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()

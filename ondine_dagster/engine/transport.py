@@ -24,6 +24,7 @@ CONNECT_SECONDS = 10.0
 # closing takes the request with it, and nobody knows whether it was billed
 KEEP_ALIVE_SECONDS = 4.0
 MAX_BODY_BYTES = 32 * 2**20
+_SHORTEST_KEY = 8  # bytes; a shorter "key" is no secret, and would be found in innocent words
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Transport:
     def __init__(self, url: str, headers: Mapping[str, str], *, connections: int, seconds: float):
         """`seconds` is the deadline of a whole request; `connections` bounds the pool."""
         self._seconds = seconds
+        key = headers.get("authorization", "").removeprefix("Bearer ").encode()
+        self._key = key if len(key) >= _SHORTEST_KEY else b""
         timeouts = {"connect": min(CONNECT_SECONDS, seconds), "read": seconds, "pool": seconds}
         # a reply is a kilobyte: to unpack it would cost more than to receive it
         plain = {"accept-encoding": "identity", **headers}
@@ -81,7 +84,11 @@ class Transport:
             # late but whole is paid all the same: keep it
             if clock() > deadline and headers.get("content-length") != str(size):
                 return self._timeout()
-        return Reply(response.status_code, headers, b"".join(chunks))
+        return Reply(response.status_code, headers, self._without_key(b"".join(chunks)))
+
+    def _without_key(self, body: bytes) -> bytes:
+        """Some servers repeat the key in their complaint; from here on it would be stored."""
+        return body.replace(self._key, b"***") if self._key and self._key in body else body
 
     def _failure(self, error: Exception) -> Failure:
         # the transport maps every lost connection to ConnectTimeout: only the cause tells whether
@@ -89,7 +96,10 @@ class Transport:
         cause = error.__cause__ or error
         shown = f"{type(cause).__name__}: {cause}"
         if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            message = f"no connection to {self._model.url.netloc.decode()}: {shown}"
+            message = (
+                f"no connection to {self._model.url.netloc.decode()} ({shown}). Is the server of "
+                "llm.base_url running?"
+            )
             return Failure(
                 ErrorClass.TRANSIENT, ErrorCode.CONNECT_FAILED, message, Evidence.NOT_SENT
             )

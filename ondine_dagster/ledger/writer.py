@@ -39,6 +39,8 @@ class Writer:
         self._database = database
         self._process = process
         self._ended = False
+        # settlements that could not be written (disk full): money and answers that were received
+        self._owed: list[Settlement] = []
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -54,9 +56,12 @@ class Writer:
             self._refuse_the_rest()
 
     def close(self) -> None:
-        """Write what is queued and end the thread."""
+        """Write what is queued and what is owed, and end the thread."""
         self._queue.put(None)
         self._thread.join()
+        if self._owed:
+            with suppress(LedgerUnavailable):
+                self._transaction([], in_doubt=True)
 
     def leave_to_parent(self) -> None:
         """In a forked child, which has no writer thread: refuse everything."""
@@ -103,6 +108,8 @@ class Writer:
                 for job in group:  # one item is at fault: the others are written without it
                     self._write([job])
                 return
+            if isinstance(error, LedgerUnavailable):
+                self._owed += [item for item, _ in group if isinstance(item, Settlement)]
             results = [error] * len(group)
         for (_, done), result in zip(group, results, strict=True):
             _tell(done, result)
@@ -125,10 +132,12 @@ class Writer:
         settlements = [item for item in group if isinstance(item, Settlement)]
         reservations = [item for item in group if isinstance(item, Reservation)]
         with self._database.write() as connection, moving(connection) as movements:
+            settle(connection, self._owed, movements)
             settle(connection, settlements, movements)
             decisions = iter(
                 reserve(connection, self._process, reservations, movements, in_doubt=in_doubt)
             )
+        self._owed = []
         return [next(decisions) if isinstance(item, Reservation) else None for item in group]
 
 

@@ -52,6 +52,14 @@ _CONTEXT = frozenset(
 )
 _CONTENT = frozenset({"content_filter", "content_policy_violation"})
 _MESSAGE_LENGTH = 500
+_REMEDIES = {
+    ErrorCode.UNAUTHORIZED: " (is the key in OPENAI_COMPATIBLE_API_KEY right?)",
+    ErrorCode.FORBIDDEN: " (may the key in OPENAI_COMPATIBLE_API_KEY use llm.name?)",
+    ErrorCode.NOT_FOUND: " (are llm.name and llm.base_url right, up to /v1?)",
+    ErrorCode.REDIRECTED: " (redirects are not followed: give the final address in llm.base_url)",
+    ErrorCode.PAYMENT_REQUIRED: " (the provider's account has no credit left)",
+    ErrorCode.QUOTA_EXHAUSTED: " (the provider's quota is used up)",
+}
 
 
 def classify_error(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
@@ -66,7 +74,7 @@ def classify_error(status: int, headers: Mapping[str, str], body: bytes) -> Fail
     return Failure(
         error_class=error_class,
         code=code,
-        message=f"HTTP {status}: {_message(error, body)}",
+        message=f"HTTP {status}: {_message(error, body)}{_REMEDIES.get(code, '')}",
         evidence=Evidence.REFUSED if refused else Evidence.UNKNOWN,
         retry_after=retry_after_seconds(headers),
     )

@@ -59,7 +59,10 @@ def _server_url(value: str) -> str:
             f"is {shown(value)}; it must start with https:// (http:// only for this machine: "
             "localhost, 127.0.0.1 or [::1])"
         )
-    return value.rstrip("/")
+    url = value.rstrip("/")
+    if url.endswith("/chat/completions"):
+        raise ValueError(f"is {shown(value)}; it must end before /chat/completions: {_EXAMPLE_URL}")
+    return url
 
 
 def _split(value: str) -> SplitResult:

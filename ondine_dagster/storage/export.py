@@ -49,9 +49,10 @@ def export(lake: Lake, dataset: str, to: Path, *, lineage: bool = False) -> Expo
     that say where an answer came from and what it cost are added.
 
     Raises:
-        OndineError: unknown ending, no such folder, or there are no results yet.
+        OndineError: unknown ending, no such folder, the source itself, or no results yet.
     """
     snapshot = current_snapshot(lake, dataset)
+    _refuse_ours(lake, snapshot, to)
     keys = [] if snapshot is None else _with_files(lake, snapshot, "results")
     if snapshot is None or not keys:
         raise OndineError(
@@ -67,6 +68,15 @@ def export(lake: Lake, dataset: str, to: Path, *, lineage: bool = False) -> Expo
         file.commit()
     missing = max(snapshot.rows - len(order) - rejected, 0)
     return ExportResult(path=to, rows=len(order), rejected=rejected, missing=missing)
+
+
+def _refuse_ours(lake: Lake, snapshot: Snapshot | None, to: Path) -> None:
+    """An export replaces its target: never the source, never a file of the lake."""
+    target = to.resolve()
+    if snapshot is not None and target == Path(snapshot.source_path).resolve():
+        raise OndineError(f"{to} is the source of {snapshot.dataset}. Export to another file.")
+    if target.is_relative_to(lake.root.resolve()):
+        raise OndineError(f"{to} lies in the lake. Export to a file outside of {lake.root}.")
 
 
 def _with_files(lake: Lake, snapshot: Snapshot, asset: str) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +22,7 @@ from ondine_dagster.storage.layout import asset_file, asset_files, asset_folder,
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 # Rows that the writer collects before it writes a row group, whatever the size of the appends.
 _ROW_GROUP_ROWS = 10_000
@@ -80,6 +81,15 @@ class Lake:
             MissingPartition: it has no file.
         """
         return read_table(self._existing(dataset, asset, partition), columns)
+
+    def open(self, dataset: str, asset: str, partition: str | None) -> LakeFile:
+        """Open a partition, to read notes and rows that belong together. Close it.
+
+        Raises:
+            MissingPartition: it has no file.
+            OndineError: it is damaged.
+        """
+        return LakeFile(self._existing(dataset, asset, partition))
 
     def iter_batches(
         self,
@@ -158,6 +168,27 @@ class Lake:
         if not path.is_file():
             raise _missing(dataset, asset, partition, path)
         return path
+
+
+class LakeFile:
+    """One finished file, open: what is read from it stays the same, whatever replaces it."""
+
+    def __init__(self, path: Path) -> None:
+        self._closing = ExitStack()
+        self._file = self._closing.enter_context(_parquet(path))
+        self.metadata = _notes(self._file)
+        self.schema: pa.Schema = self._file.schema_arrow
+
+    def iter_batches(
+        self, batch_rows: int = 1000, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in batches of at most `batch_rows`, without loading them all."""
+        names = None if columns is None else list(columns)
+        yield from self._file.iter_batches(batch_size=batch_rows, columns=names)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._closing.close()
 
 
 class LakeWriter:
@@ -287,7 +318,11 @@ def read_metadata(path: Path) -> dict[str, str]:
         OndineError: it is damaged.
     """
     with _parquet(path) as file:
-        pairs = file.metadata.metadata or {}
+        return _notes(file)
+
+
+def _notes(file: pq.ParquetFile) -> dict[str, str]:
+    pairs = file.metadata.metadata or {}
     notes = {key.decode(): value.decode() for key, value in pairs.items()}
     notes.pop(_ARROW_SCHEMA, None)
     return notes

@@ -47,6 +47,7 @@ __all__ = [
     "SnapshotResult",
     "check_columns",
     "current_snapshot",
+    "exclusive",
     "load_snapshot",
     "partition_rows",
     "take_snapshot",
@@ -76,7 +77,7 @@ def take_snapshot(lake: Lake, dataset: Dataset, source_path: Path) -> SnapshotRe
         OndineError: the source cannot be read, its columns collide with ours, or its key is NULL
             or repeats.
     """
-    with _only_one(lake, dataset.name):
+    with exclusive(lake, dataset.name):
         table = read_source(dataset.source, source_path)
         check_columns(dataset, table.column_names)
         identities = identify(table, dataset.source.key)
@@ -145,7 +146,7 @@ def _collisions(columns: Sequence[str], ours: Sequence[str] | frozenset[str]) ->
 
 
 @contextmanager
-def _only_one(lake: Lake, name: str) -> Iterator[None]:
+def exclusive(lake: Lake, name: str) -> Iterator[None]:
     """Let one process at a time take a snapshot of a dataset: two would share out the numbers.
 
     The lock dies with its process, so there is nothing to clean up and no time limit.

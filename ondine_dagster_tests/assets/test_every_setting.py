@@ -172,7 +172,9 @@ def _peak(make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]) -
 def _requests_for_an_error(
     make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]
 ) -> int:
-    make_bench([{"id": "a", "text": "[[fault=500]]"}], limits=limits).run_missing()
+    bench = make_bench([{"id": "a", "text": "[[fault=500]]"}], limits=limits)
+    bench.snapshot()
+    assert not bench.run(raise_on_error=False).success
     return simulator.bill.totals.requests
 
 
@@ -188,7 +190,8 @@ def _requests_of_unknown_outcome(
 def _patience(make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]) -> str:
     limits = {"max_attempts": 1, **limits}
     bench = make_bench([{"id": "a", "text": "[[fault=stall]]"}], limits=limits)
-    bench.run_missing()
+    bench.snapshot()
+    assert not bench.run(raise_on_error=False).success
     (row,) = bench.rows(REJECTED)
     return str(row["_error_message"])
 

@@ -336,3 +336,26 @@ def test_the_pool_survives_a_storm_of_cancellations(
     with asyncio.Runner(loop_factory=new_loop) as runner:
         replies = runner.run(main())
     assert all(isinstance(one, Reply) and one.status == 200 for one in replies)
+
+
+@pytest.mark.behaviour("A-1")
+def test_a_key_that_the_server_repeats_does_not_come_through() -> None:
+    def repeat(peer: Peer) -> None:
+        head = peer.request().split(b"\r\n\r\n")[0]
+        key = next(
+            line for line in head.split(b"\r\n") if line.lower().startswith(b"authorization")
+        )
+        peer.send(reply(b'{"error":{"message":"bad key: ' + key.split()[-1] + b'"}}'))
+
+    async def main(url: str) -> Reply | Failure:
+        headers = {"authorization": "Bearer sk-canary-0123456789"}
+        transport = Transport(url, headers, connections=1, seconds=10)
+        try:
+            return await transport.post(GOOD)
+        finally:
+            await transport.aclose()
+
+    with RawServer(repeat) as server:
+        result = asyncio.run(main(server.url))
+    assert isinstance(result, Reply)
+    assert result.body == b'{"error":{"message":"bad key: ***"}}'

@@ -154,6 +154,11 @@ _WRONG: list[tuple[str, Any, str]] = [
     ("llm.top_p", 1.1, "is 1.1; it must be at most 1"),
     ("llm.seed", 1.0, "is 1.0; it must be a whole number"),
     ("llm.seed", 2**63, "it must be at most"),
+    (
+        "llm.base_url",
+        "https://llm.example.com/v1/chat/completions",
+        "it must end before /chat/completions",
+    ),
     ("llm.max_tokens", 0, "is 0; it must be at least 1"),
     ("llm.max_tokens", None, "is empty; it must be a whole number"),
     ("llm.max_tokens_field", "tokens", "it must be one of 'max_tokens'"),

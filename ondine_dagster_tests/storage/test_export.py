@@ -260,3 +260,15 @@ def test_a_failed_export_leaves_the_old_file(lake: Lake, tmp_path: Path, ending:
         export(lake, "reviews", to)
     assert to.read_bytes() == before
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
+
+
+def test_an_export_never_replaces_the_source_or_a_file_of_the_lake(
+    lake: Lake, tmp_path: Path
+) -> None:
+    typed_results(lake, tmp_path)
+    before = (tmp_path / "x.parquet").read_bytes()
+    with pytest.raises(OndineError, match="is the source of reviews"):
+        export(lake, "reviews", tmp_path / "x.parquet")
+    assert (tmp_path / "x.parquet").read_bytes() == before
+    with pytest.raises(OndineError, match="lies in the lake"):
+        export(lake, "reviews", lake.root / "reviews" / "mine.csv")
