@@ -58,7 +58,7 @@ def test_status_tells_open_and_unknown_money_from_paid(person: Person) -> None:
     assert ["paid", "$0", "0", "requests"] in shown
     (unknown,) = [line for line in shown if line[:1] == ["unknown,"]]
     assert unknown[-2:] == ["1", "request"] and unknown[-3] != "$0"
-    assert ["rows-00000", "done", "1", "0", "1", "0"] in shown
+    assert ["rows-00000", "failed", "1", "0", "1", "0"] in shown
 
 
 def test_status_before_the_first_run_says_what_to_do(person: Person) -> None:

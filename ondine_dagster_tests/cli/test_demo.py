@@ -60,7 +60,9 @@ def test_the_demo_labels_the_sample_once_and_its_commands_work(data_dir: Path) -
     commands = second.partition("Next:\n")[2].strip().splitlines()
     assert len(commands) == 3
     for command in commands:
-        arguments = shlex.split(command.replace("product_reviews.csv", str(data_dir / "out.csv")))
+        arguments = shlex.split(
+            command.replace("product_reviews_results.csv", str(data_dir / "out.csv"))
+        )
         result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
     assert (data_dir / "out.csv").stat().st_size > 0

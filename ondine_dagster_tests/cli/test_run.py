@@ -7,8 +7,10 @@ import re
 import dagster as dg
 import pytest
 
+from ondine_dagster.assets.raw_rows import write_raw_rows
 from ondine_dagster.assets.responses import CALL_TAG
 from ondine_dagster.simulator import FaultPlan
+from ondine_dagster.storage.snapshot import take_snapshot
 from ondine_dagster_tests.cli.typing_person import Person
 from ondine_dagster_tests.workbench import MakeBench, numbered
 
@@ -126,9 +128,9 @@ def test_a_local_setting_is_applied_to_rows_in_another_order_too(
     person.write(rows)
     person.runs()
     person.write(rows[::-1])
-    bench = make_bench(rows[::-1])  # the same data folder, as the UI would use it
-    bench.snapshot()
-    bench.run(assets=["raw_rows"])
+    bench = make_bench()  # the same data folder, as the UI would use it
+    taken = take_snapshot(bench.lake, bench.dataset, person.folder / "notes.csv").snapshot
+    write_raw_rows(bench.lake, taken, "rows-00000")
     person.declare(output={"column": "verdict"})
     result = person.runs()
     assert result.exit_code == 0, result.output

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -159,8 +160,8 @@ def test_a_row_without_an_outcome_is_a_crash_and_never_a_success(
 
     append = partition_files.PartitionFiles.append
 
-    def lossy(self: partition_files.PartitionFiles, outcomes: list[object]) -> None:
-        append(self, outcomes[:-1])  # type: ignore[arg-type]
+    def lossy(self: partition_files.PartitionFiles, outcomes: list[Any], keys: list[Any]) -> None:
+        append(self, outcomes[:-1], keys[:-1])
 
     monkeypatch.setattr(partition_files.PartitionFiles, "append", lossy)
     with pytest.raises(RuntimeError, match="rows have no outcome"):
