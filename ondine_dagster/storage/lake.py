@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -104,9 +104,8 @@ class Lake:
         Raises:
             MissingPartition: it has no file.
         """
-        names = None if columns is None else list(columns)
-        with _parquet(self._existing(dataset, asset, partition)) as file:
-            yield from file.iter_batches(batch_size=batch_rows, columns=names)
+        with closing(self.open(dataset, asset, partition)) as file:
+            yield from file.iter_batches(batch_rows, columns)
 
     def scan(
         self,
