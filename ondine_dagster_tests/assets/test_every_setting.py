@@ -199,19 +199,23 @@ def _patience(make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any
 def _unknown_after_a_stop(
     make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]
 ) -> int:
-    """Interrupt a run whose replies come later than a short drain, and sooner than a long one."""
-    simulator.settings = replace(simulator.settings, latency_ms=700)
+    """Interrupt a run whose replies come when it has ended, or 3 s after the interrupt."""
+    simulator.hold()
     bench = make_bench(numbered(4), limits=limits)
     bench.snapshot()
+    ended = threading.Event()
 
     def interrupt() -> None:
         if simulator.bill.wait_for(lambda totals: totals.charged == 4):
             os.kill(os.getpid(), signal.SIGINT)
+        ended.wait(3)
+        simulator.release()
 
     waiting = threading.Thread(target=interrupt)
     waiting.start()
     with pytest.raises(DagsterExecutionInterruptedError):
         bench.run()
+    ended.set()
     waiting.join()
     return len(bench.attempts(where="state = 'unknown'"))
 
