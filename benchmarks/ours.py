@@ -48,10 +48,11 @@ def main() -> None:
 
 
 def _print_bodies(bench: Bench, lake: Lake) -> None:
+    provider = bench.pipeline.provider
     for partition in bench.partitions():
         messages = lake.read(NAME, "prompts", partition, ["messages"]).column(0).to_pylist()
         for one in messages:
-            sys.stdout.buffer.write(bench.pipeline.provider.body(one) + b"\n")
+            sys.stdout.buffer.write(provider.body(one, provider.ceiling) + b"\n")
 
 
 def _profile_threads() -> dict[str, cProfile.Profile]:

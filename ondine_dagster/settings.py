@@ -1,12 +1,14 @@
-"""Where things live and which keys exist: the only reader of the environment.
+"""Where things live, which keys exist, what all may spend: the only reader of the environment.
 
-Owns the data folder, the addresses of ledger and lake, DAGSTER_HOME and the provider keys.
+Owns the data folder, the addresses of ledger and lake, DAGSTER_HOME, the provider keys and the
+text of the budgets over all datasets (`spec.budgets` reads it).
 Everything else gets a `Settings` value and can be tested with an empty environment.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,23 +21,30 @@ from ondine_dagster.errors import OndineError
 
 DATA_DIR, DAGSTER_HOME = "ONDINE_DATA_DIR", "DAGSTER_HOME"
 DEMO_BASE_URL = "ONDINE_DEMO_BASE_URL"  # read by the sample declaration
+BUDGET_USD_PER_DAY, BUDGETS = "ONDINE_BUDGET_USD_PER_DAY", "ONDINE_BUDGETS"
 _NOT_SUPPORTED_YET = {
     "ONDINE_LEDGER_URL": "the ledger is SQLite in the data folder",
     "ONDINE_LAKE_URL": "the lake is a folder in the data folder",
-    "ONDINE_BUDGET_USD_PER_DAY": "no budget can be declared",
-    "ONDINE_BUDGETS": "no budget can be declared",
 }
+_NOT_FOR_THE_DEMO = (DAGSTER_HOME, DEMO_BASE_URL, BUDGET_USD_PER_DAY, BUDGETS)
+_BETWEEN_KEYS = re.compile(r"[,\s]+", re.ASCII)
 _KEY_ENDINGS = ("_API_KEY", "_API_TOKEN")
 API_KEY_VARIABLES = {"openai_compatible": "OPENAI_COMPATIBLE_API_KEY"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The places of one installation (absolute paths) and its provider keys."""
+    """The places of one installation (absolute paths), its provider keys and its budgets.
+
+    `budget_usd_per_day` and `budgets` (JSON) are as they stand in the environment, None where they
+    are unset or empty.
+    """
 
     data_dir: Path
     dagster_home: Path
-    api_keys: Mapping[str, SecretStr] = field(default_factory=dict)
+    api_keys: Mapping[str, tuple[SecretStr, ...]] = field(default_factory=dict)
+    budget_usd_per_day: str | None = None
+    budgets: str | None = None
 
     @property
     def lake_root(self) -> Path:
@@ -52,16 +61,16 @@ class Settings:
         """Return where Dagster's records go unless DAGSTER_HOME says otherwise."""
         return self.data_dir / "dagster_home"
 
-    def api_key(self, provider: str) -> SecretStr | None:
-        """Return the key of `provider`, or None where its variable is unset or empty."""
-        return self.api_keys.get(provider)
+    def keys_of(self, provider: str) -> tuple[SecretStr, ...]:
+        """Return the keys of `provider`, each once; none where its variable is unset or empty."""
+        return self.api_keys.get(provider, ())
 
 
 def load_settings(start: Path, environ: Mapping[str, str] | None = None) -> Settings:
     """Read the environment; look for the project from `start` (a file or folder) upwards.
 
-    Raises OndineError where a variable asks for something that is not built yet: a budget or a
-    database that is set and ignored would cost money.
+    Raises OndineError where a variable asks for something that is not built yet: a database that
+    is set and ignored would cost money.
     """
     env = os.environ if environ is None else environ
     for name, instead in _NOT_SUPPORTED_YET.items():
@@ -73,11 +82,24 @@ def load_settings(start: Path, environ: Mapping[str, str] | None = None) -> Sett
         data_dir=data_dir,
         dagster_home=Path(home).expanduser().absolute() if home else data_dir / "dagster_home",
         api_keys={
-            provider: SecretStr(env[variable])
+            provider: _keys(variable, env.get(variable, ""))
             for provider, variable in API_KEY_VARIABLES.items()
-            if env.get(variable)
         },
+        budget_usd_per_day=env.get(BUDGET_USD_PER_DAY) or None,
+        budgets=env.get(BUDGETS) or None,
     )
+
+
+def _keys(variable: str, value: str) -> tuple[SecretStr, ...]:
+    """Return the keys in `value`, each once. A refusal names a key by its place only."""
+    keys = [one for one in _BETWEEN_KEYS.split(value) if one]
+    for place, key in enumerate(keys, 1):
+        if not (key.isascii() and key.isprintable()):
+            raise OndineError(
+                f"Key {place} of {len(keys)} in {variable} holds a control character or one that "
+                "is not ASCII, which no HTTP header can carry. Copy the key anew."
+            )
+    return tuple(map(SecretStr, dict.fromkeys(keys)))
 
 
 def _data_dir(start: Path, env: Mapping[str, str]) -> Path:
@@ -89,12 +111,15 @@ def _data_dir(start: Path, env: Mapping[str, str]) -> Path:
 
 
 def demo_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment without keys and without a Dagster of one's own, for the demo."""
+    """Return the environment without what is one's own, for the demo.
+
+    Keys, a Dagster, and budgets, which are for real money.
+    """
     env = os.environ if environ is None else environ
     return {
         name: value
         for name, value in env.items()
-        if not name.upper().endswith(_KEY_ENDINGS) and name not in (DAGSTER_HOME, DEMO_BASE_URL)
+        if not name.upper().endswith(_KEY_ENDINGS) and name not in _NOT_FOR_THE_DEMO
     }
 
 

@@ -22,7 +22,7 @@ from ondine_dagster.component import (
 )
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset
-from ondine_dagster_tests.spec.declarations import attributes
+from ondine_dagster_tests.spec.declarations import attributes, changed, without
 
 YAML = """\
 type: ondine_dagster.LLMDataset
@@ -359,6 +359,22 @@ def test_a_dataset_in_python_needs_no_component(built: Built) -> None:
     assert definitions.resolve_all_asset_keys() == [dg.AssetKey(["reviews", "snapshot"])]
     root = Path(__file__).parent.parent
     assert built == [(dataset, Path(__file__), root)]
+
+
+def test_a_model_without_a_price_is_refused_where_it_is_declared(tmp_path: Path) -> None:
+    declared_in = tmp_path / "reviews.py"
+    with pytest.raises(OndineError) as caught:
+        dataset_definitions(Dataset.model_validate(without("llm.prices")), declared_in)
+    message = str(caught.value)
+    assert message.startswith(f"{declared_in}: `llm.prices` is missing, and http://127.0.0.1:8000")
+    assert "what does my-model cost?" in message
+
+
+def test_a_model_of_the_price_table_needs_no_declared_price(tmp_path: Path) -> None:
+    known = changed("llm.name", "gpt-4o-mini", without("llm.prices"))
+    known = changed("llm.base_url", "https://api.openai.com/v1", known)
+    definitions = dataset_definitions(Dataset.model_validate(known), tmp_path / "reviews.py")
+    assert dg.AssetKey(["reviews", "responses"]) in definitions.resolve_all_asset_keys()
 
 
 def test_the_public_names_are_there_and_dagster_finds_the_component_among_them() -> None:

@@ -126,6 +126,17 @@ def test_a_wrong_value_is_told_by_dagster_in_our_words(project: Path) -> None:
     )
 
 
+def test_a_model_without_a_price_is_refused_when_definitions_are_loaded(project: Path) -> None:
+    file = _scaffolded(project)
+    lines = file.read_text().splitlines()
+    kept = [line for line in lines if "prices:" not in line and "_usd:" not in line]
+    file.write_text("\n".join(kept))
+    result = _run(project, "dagster", "definitions", "validate")
+    assert result.returncode == 1
+    assert f"{file}: `llm.prices` is missing, and" in _said(result)
+    assert "input_per_million_usd: 0.15" in _said(result)
+
+
 def test_dg_knows_what_the_component_is_and_what_it_takes(project: Path) -> None:
     described = _run(project, "dg", "utils", "inspect-component", COMPONENT)
     assert described.returncode == 0, _said(described)

@@ -48,20 +48,44 @@ def test_dagster_home_of_the_environment_wins(tmp_path: Path) -> None:
     assert load_settings(tmp_path, environ).dagster_home == tmp_path / "home"
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["ONDINE_LEDGER_URL", "ONDINE_LAKE_URL", "ONDINE_BUDGET_USD_PER_DAY", "ONDINE_BUDGETS"],
-)
+@pytest.mark.parametrize("name", ["ONDINE_LEDGER_URL", "ONDINE_LAKE_URL"])
 def test_what_is_not_built_yet_is_refused_by_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(OndineError, match=f"{name} is not supported yet"):
         load_settings(tmp_path, {name: "5"})
     load_settings(tmp_path, {name: ""})
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("sk-canary", ["sk-canary"]),
+        ("b,a", ["b", "a"]),
+        ("\n  c , b\ta\r\nb,, c,\n", ["c", "b", "a"]),
+        ("", []),
+        (" ,\n", []),
+        (None, []),
+    ],
+    ids=["one", "two", "any-gaps-and-repeats", "empty", "only-gaps", "unset"],
+)
+def test_a_variable_may_hold_several_keys(
+    tmp_path: Path, value: str | None, expected: list[str]
+) -> None:
+    environ = {} if value is None else {"OPENAI_COMPATIBLE_API_KEY": value}
+    keys = load_settings(tmp_path, environ).keys_of("openai_compatible")
+    assert [key.get_secret_value() for key in keys] == expected
+
+
+@pytest.mark.behaviour("A-1")
 def test_a_key_is_never_shown(tmp_path: Path) -> None:
-    settings = load_settings(tmp_path, {"OPENAI_COMPATIBLE_API_KEY": "sk-canary"})
-    key = settings.api_key("openai_compatible")
-    assert key is not None
-    assert key.get_secret_value() == "sk-canary"
-    assert "sk-canary" not in repr(settings)
-    assert load_settings(tmp_path, {}).api_key("openai_compatible") is None
+    settings = load_settings(tmp_path, {"OPENAI_COMPATIBLE_API_KEY": "sk-canary-1,sk-canary-2"})
+    assert "canary" not in repr(settings) + str(settings.keys_of("openai_compatible"))
+
+
+@pytest.mark.behaviour("A-1")
+@pytest.mark.parametrize("bad", ["\x00", "\x1b", "\x7f", "\u00a0", "\u200b", "é", "\u2028"])
+def test_a_key_that_no_header_can_carry_is_refused_by_its_place(tmp_path: Path, bad: str) -> None:
+    environ = {"OPENAI_COMPATIBLE_API_KEY": f"sk-good, sk-canary{bad}x sk-other"}
+    with pytest.raises(OndineError) as refusal:
+        load_settings(tmp_path, environ)
+    assert "Key 2 of 3 in OPENAI_COMPATIBLE_API_KEY" in str(refusal.value)
+    assert "canary" not in str(refusal.value)

@@ -19,10 +19,12 @@ from ondine_dagster.storage.sources import source_columns
 def build_definitions(dataset: Dataset, *, declared_in: Path, project_root: Path) -> dg.Definitions:
     """Return the assets of `dataset` and the resources they need.
 
-    Raises OndineError where the declaration does not fit the source's columns; a source that
-    cannot be read yet is checked by `snapshot`, before money is spent.
+    Raises OndineError where nobody knows the model's price, and where the declaration does not fit
+    the source's columns; a source that cannot be read yet is checked by `snapshot`, before money is
+    spent.
     """
     pipeline = Pipeline(dataset, declared_in, project_root)
+    pipeline.check_price()
     _check_columns(pipeline)
     return dg.Definitions(assets=build_assets(pipeline), resources=resources(project_root))
 

@@ -58,7 +58,8 @@ class Heartbeat:
     def _line(self) -> str:
         progress = self._progress
         rate = progress.done / max(0.001, time.monotonic() - self._started)
+        waiting = f", {progress.waiting_for}" if progress.waiting_for else ""
         return (
             f"{self._name}: {progress.done} rows done, {rate:.0f} rows/s, "
-            f"{progress.in_flight} requests in flight, ${usd(progress.cost):.6f} paid"
+            f"{progress.in_flight} requests in flight, ${usd(progress.cost):.6f} paid{waiting}"
         )

@@ -158,7 +158,7 @@ class PartitionFiles:
             "ondine.rejected": str(self.counts.rejected),
             "ondine.unanswered": str(self.counts.unanswered),
             "ondine.truncated": str(self.counts.codes[ErrorCode.TRUNCATED]),
-            "ondine.ceiling": str(self._pipeline.provider.ceiling),
+            "ondine.ceiling": str(self._pipeline.highest_ceiling),
             "ondine.red": "true" if self.counts.red else "false",
         }
 

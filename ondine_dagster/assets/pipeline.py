@@ -56,6 +56,10 @@ class Pipeline:
                 f"does not have. Its columns: {', '.join(columns)}."
             )
 
+    def check_price(self) -> None:
+        """Refuse a model whose price nobody knows; the message says how to give one."""
+        _ = self.provider
+
     def snapshot(self, lake: Lake) -> Snapshot:
         """Return the current snapshot; raises OndineError where none was taken yet."""
         snapshot = current_snapshot(lake, self.name)
@@ -68,8 +72,19 @@ class Pipeline:
 
     @cached_property
     def provider(self) -> Provider:
-        """Return the declared model as the engine needs it."""
-        return OpenAICompatible(self.dataset.llm, self.dataset.output.fields)
+        """Return the declared model as the engine needs it.
+
+        Raises OndineError for a model whose price nobody knows.
+        """
+        try:
+            return OpenAICompatible(self.dataset.llm, self.dataset.output.fields)
+        except OndineError as error:
+            raise OndineError(f"{self.declared_in}: {error}") from None
+
+    @property
+    def highest_ceiling(self) -> int:
+        """Return the most completion tokens that a question is asked with."""
+        return self.provider.raised_ceiling or self.provider.ceiling
 
     @cached_property
     def renderer(self) -> PromptRenderer:

@@ -2,18 +2,31 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ondine_dagster.assets.events import readable_failures
+from ondine_dagster.assets.events import Metadata, dollars, readable_failures
 from ondine_dagster.assets.keys import asset_spec
+from ondine_dagster.assets.outlook import (
+    BATCH_ROWS,
+    Need,
+    Outlook,
+    Questions,
+    RowNeed,
+    estimate_notes,
+)
 from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.resources import LAKE, LakeResource
+from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
+from ondine_dagster.assets.staleness import Earlier
+from ondine_dagster.ledger.coverage import reading
+from ondine_dagster.ledger.estimates import Estimate, Estimator
 from ondine_dagster.ledger.identity import answer_key, text_digest
 from ondine_dagster.llm.errors import ErrorClass
 from ondine_dagster.llm.prompt import RenderError
+from ondine_dagster.spec import SNAPSHOT_COLUMNS
 from ondine_dagster.storage.lake import Lake, to_table
 
 if TYPE_CHECKING:
@@ -21,45 +34,76 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """The messages for each row, its answer key and a token estimate. A row whose prompt
 cannot be rendered is a row error here, before money is spent."""
-BATCH_ROWS = 5000
-# What English text comes to on average; the reservation uses the true bound, one token per byte.
-_BYTES_PER_TOKEN = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PromptCounts:
-    """What rendering a partition came to."""
+    """What rendering a partition came to.
 
-    rows: int
-    errors: Counter[str]
-    estimated_tokens: int
+    `estimated_tokens` are those of all its prompts; `estimate` is for the questions that have to
+    be asked, as the ledger is now. `stale` rows are among these, by what changed.
+    """
+
+    rows: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    estimated_tokens: int = 0
+    paid: int = 0
+    stale: Counter[str] = field(default_factory=Counter)
+    estimate: Estimate = field(default_factory=Estimate)
 
 
-def write_prompts(pipeline: Pipeline, lake: Lake, partition: str) -> PromptCounts:
-    """Render the partition's rows into `prompts`; rows that cannot be rendered are row errors."""
+def write_prompts(
+    pipeline: Pipeline,
+    lake: Lake,
+    partition: str,
+    outlook: Outlook | None = None,
+    run_id: str = "",
+) -> PromptCounts:
+    """Render the partition's rows into `prompts`; rows that cannot be rendered are row errors.
+
+    `outlook` says what is paid already; `run_id` is noted with the estimate made of it.
+    """
     from ondine_dagster.assets.tables import PROMPTS
 
+    outlook = outlook or Outlook(pipeline, None)
     source = lake.metadata(pipeline.name, "raw_rows", partition)
-    errors: Counter[str] = Counter()
-    rows = tokens = 0
+    earlier = Earlier(pipeline, lake, partition, source["ondine.content_hash"])
+    counts, questions = PromptCounts(), Questions(outlook.seen)
     with lake.open_writer(pipeline.name, "prompts", partition, PROMPTS) as writer:
         for batch in lake.iter_batches(pipeline.name, "raw_rows", partition, BATCH_ROWS):
-            columns = _prompt_columns(pipeline, batch)
+            columns = prompt_columns(pipeline, outlook.estimator, batch)
             writer.append(to_table(columns, PROMPTS))
-            rows += batch.num_rows
-            tokens += sum(columns["estimated_tokens"])
-            errors.update(code for code in columns["error_code"] if code)
+            counts.rows += batch.num_rows
+            counts.estimated_tokens += sum(columns["estimated_tokens"])
+            counts.errors.update(code for code in columns["error_code"] if code)
+            for row in needs(outlook, earlier, columns):
+                questions.add(row)
+                counts.paid += row.need is Need.PAID
+                if row.reason:
+                    counts.stale[row.reason] += 1
+        counts.estimate = questions.estimate(outlook.estimator)
         writer.commit(
             {
                 "ondine.order": source["ondine.order"],
                 "ondine.content_hash": source["ondine.content_hash"],
                 "ondine.question_version": pipeline.question_version,
+                **estimate_notes(counts.estimate, run_id),
             }
         )
-    return PromptCounts(rows, errors, tokens)
+    return counts
 
 
-def _prompt_columns(pipeline: Pipeline, batch: "pa.RecordBatch") -> dict[str, Any]:
+def needs(outlook: Outlook, earlier: Earlier, columns: Mapping[str, Any]) -> Iterator[RowNeed]:
+    """Yield what the rows of these columns of `prompts` need."""
+    keys = columns["_row_key"].to_pylist()
+    reasons = earlier.reasons(keys, columns["messages_digest"])
+    return outlook.rows(columns["answer_key"], columns["messages"], reasons)
+
+
+def prompt_columns(
+    pipeline: Pipeline, estimator: Estimator, batch: "pa.RecordBatch"
+) -> dict[str, Any]:
+    """Render rows; return the columns of `prompts`."""
     rows = batch.num_rows
     rendered = [pipeline.renderer.render(row) for row in _cells(pipeline, batch)]
     messages = [None if isinstance(one, RenderError) else one for one in rendered]
@@ -71,7 +115,7 @@ def _prompt_columns(pipeline: Pipeline, batch: "pa.RecordBatch") -> dict[str, An
         "_position": batch.column("_position"),
         "messages": messages,
         "answer_key": [None if one is None else answer_key(one, *constant) for one in digests],
-        "estimated_tokens": [_estimate(one) for one in messages],
+        "estimated_tokens": [0 if one is None else estimator.tokens_of(one) for one in messages],
         "messages_digest": digests,
         "model_digest": [constant[0]] * rows,
         "sampling_digest": [constant[1]] * rows,
@@ -85,7 +129,7 @@ def _prompt_columns(pipeline: Pipeline, batch: "pa.RecordBatch") -> dict[str, An
 def _cells(pipeline: Pipeline, batch: "pa.RecordBatch") -> Iterable[Mapping[str, Any]]:
     """Return the rows as dicts: only the columns that the prompt names, where it names them."""
     renderer = pipeline.renderer
-    present = [name for name in batch.schema.names if name not in ("_row_key", "_position")]
+    present = [name for name in batch.schema.names if name not in SNAPSHOT_COLUMNS]
     if not renderer.needs_whole_row:
         present = [name for name in present if name in renderer.columns]
     return _zipped(present, [batch.column(name).to_pylist() for name in present], batch.num_rows)
@@ -97,10 +141,6 @@ def _zipped(
     if not names:
         return iter([{} for _ in range(rows)])
     return (dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True))
-
-
-def _estimate(messages: str | None) -> int:
-    return 0 if messages is None else -(-len(messages.encode()) // _BYTES_PER_TOKEN)
 
 
 def build_prompts(
@@ -121,22 +161,31 @@ def build_prompts(
         specs=[spec],
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        required_resource_keys={LAKE},
+        required_resource_keys={LAKE, LLM},
     )
     def prompts(context: dg.AssetExecutionContext) -> None:
         resource: LakeResource = context.resources.ondine_lake
-        with readable_failures():
-            lake = resource.lake()
+        llm: LLMProviderResource = context.resources.ondine_llm
+        with readable_failures(), reading(Path(llm.ledger_path)) as connection:
+            lake, outlook = resource.lake(), Outlook(pipeline, connection)
             for partition in context.partition_keys:
-                counts = write_prompts(pipeline, lake, partition)
+                counts = write_prompts(pipeline, lake, partition, outlook, context.run.run_id)
                 context.add_asset_metadata(_metadata(counts), partition_key=partition)
 
     return prompts
 
 
-def _metadata(counts: PromptCounts) -> dict[str, Any]:
-    return {
+def _metadata(counts: PromptCounts) -> Metadata:
+    metadata: Metadata = {
         "dagster/partition_row_count": counts.rows,
         "estimated_prompt_tokens": counts.estimated_tokens,
         "rows_not_rendered": counts.errors.total(),
+        "rows_already_paid": counts.paid,
+        "requests_to_send": counts.estimate.requests,
+        "expected_usd": dollars(counts.estimate.expected),
+        "at_most_usd": dollars(counts.estimate.most),
     }
+    if counts.stale:
+        why = (f"{rows:,} rows: {reason}" for reason, rows in counts.stale.most_common())
+        metadata["asked_again"] = "; ".join(why)
+    return metadata

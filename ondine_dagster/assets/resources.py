@@ -1,4 +1,4 @@
-"""The Dagster resources of the product: the lake, the LLM provider, the IO manager.
+"""The Dagster resources of the product: lake, LLM provider, budgets, IO manager.
 
 Two datasets of one project must bring the same objects, or merging their definitions fails: hence
 one set of resources per data folder.
@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from ondine_dagster.assets.budgets import budget_controller
+from ondine_dagster.ledger.limits import Limit
 from ondine_dagster.ledger.records import RequestContext
 from ondine_dagster.llm.provider import Provider
 from ondine_dagster.settings import load_settings
 from ondine_dagster.spec import Dataset
+from ondine_dagster.spec.budgets import Budget, shared_budgets
 from ondine_dagster.storage.io_manager import DuckDBIOManager
 from ondine_dagster.storage.lake import Lake
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from ondine_dagster.ledger.ledger import Ledger
 
 LAKE, LLM, IO_MANAGER = "ondine_lake", "ondine_llm", "ondine_io_manager"
+BUDGETS = "ondine_budgets"
 
 
 class LakeResource(dg.ConfigurableResource[Any]):
@@ -52,9 +56,12 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
 
         return open_ledger(Path(self.ledger_path))
 
-    def engine(self, dataset: Dataset, provider: Provider, run_scope: str) -> "Engine":
+    def engine(
+        self, dataset: Dataset, provider: Provider, run_scope: str, budgets: tuple[Limit, ...]
+    ) -> "Engine":
         """Return an engine for one run of `dataset`. Its connections close with its iterator."""
         from ondine_dagster.engine.engine import Engine, EngineLimits
+        from ondine_dagster.ledger.rates import Rates
 
         limits = dataset.limits
         context = RequestContext(
@@ -68,27 +75,43 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
             price_version=provider.price_version,
             max_unknown=limits.max_unknown,
             hold_unknown=limits.on_unknown == "hold",
+            limits=budgets,
         )
         engine_limits = EngineLimits(
             concurrency=limits.concurrency,
             max_attempts=limits.max_attempts,
             timeout_seconds=limits.timeout_seconds,
             drain_seconds=limits.drain_seconds,
+            max_outage_seconds=limits.max_outage_seconds,
+            rates=Rates(
+                requests_per_minute=limits.requests_per_minute,
+                tokens_per_minute=limits.tokens_per_minute,
+                requests_per_day=limits.requests_per_day,
+                tokens_per_day=limits.tokens_per_day,
+            ),
         )
-        key = load_settings(Path(self.project_root)).api_key(dataset.llm.provider)
-        return Engine(self.ledger(), provider, context, engine_limits, key)
+        keys = load_settings(Path(self.project_root)).keys_of(dataset.llm.provider)
+        return Engine(self.ledger(), provider, context, engine_limits, keys)
 
 
 def resources(project_root: Path) -> Mapping[str, object]:
-    """Return the resources for the data folder that this project uses."""
+    """Return the resources for the data folder that this project uses.
+
+    Raises OndineError where the budgets of the environment cannot be read: ignored, they would
+    cost money.
+    """
     settings = load_settings(project_root)
-    return _for_folder(settings.lake_root, settings.ledger_path, project_root)
+    budgets = shared_budgets(settings)
+    return _for_folder(settings.lake_root, settings.ledger_path, project_root, budgets)
 
 
 @cache
-def _for_folder(lake_root: Path, ledger_path: Path, project_root: Path) -> Mapping[str, object]:
+def _for_folder(
+    lake_root: Path, ledger_path: Path, project_root: Path, budgets: tuple[Budget, ...]
+) -> Mapping[str, object]:
     return {
         LAKE: LakeResource(root=str(lake_root)),
         LLM: LLMProviderResource(ledger_path=str(ledger_path), project_root=str(project_root)),
+        BUDGETS: budget_controller(budgets),
         IO_MANAGER: DuckDBIOManager(root=str(lake_root)),
     }

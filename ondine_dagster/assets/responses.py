@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ondine_dagster.assets.budgets import BudgetController, BudgetWatch
 from ondine_dagster.assets.events import (
     Metadata,
     dollars,
@@ -29,6 +30,7 @@ from ondine_dagster.assets.outcomes import (
     refuse_other_rows,
     stored_outcomes,
 )
+from ondine_dagster.assets.outlook import estimate_step
 from ondine_dagster.assets.partition_counts import (
     REJECTED,
     RESPONSES,
@@ -37,13 +39,21 @@ from ondine_dagster.assets.partition_counts import (
     PartitionCounts,
 )
 from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
+from ondine_dagster.assets.resources import (
+    BUDGETS,
+    LAKE,
+    LLM,
+    LakeResource,
+    LLMProviderResource,
+)
 from ondine_dagster.engine.rows import Chunk
+from ondine_dagster.ledger.estimates import Estimate, compared, record
 from ondine_dagster.ledger.identity import digest
 from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
     from ondine_dagster.engine.engine import Engine
+    from ondine_dagster.ledger.ledger import Ledger
 
 _DESCRIPTIONS = {
     RESPONSES: "The answer or the typed failure of every row: text, tokens, cost, attempts. The "
@@ -72,7 +82,7 @@ def build_responses(
         partitions_def=partitions,
         backfill_policy=dg.BackfillPolicy.single_run(),
         can_subset=True,
-        required_resource_keys={LAKE, LLM},
+        required_resource_keys={LAKE, LLM, BUDGETS},
     )
     def responses(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]
         # a return annotation with type arguments is refused by Dagster, without them by mypy
@@ -132,16 +142,34 @@ def _materialize(
         return
     check_prompts(pipeline, lake, partitions)
     llm: LLMProviderResource = context.resources.ondine_llm
-    llm.ledger().bind_dataset(pipeline.name, pipeline.declared_in)
-    engine = llm.engine(pipeline.dataset, pipeline.provider, run_scope(context))
+    budgets: BudgetController = context.resources.ondine_budgets
+    ledger, scope = llm.ledger(), run_scope(context)
+    ledger.bind_dataset(pipeline.name, pipeline.declared_in)
+    limits = budgets.declare(ledger, pipeline.dataset)
+    done.estimate = _estimate(context, pipeline, lake, ledger)
+    engine = llm.engine(pipeline.dataset, pipeline.provider, scope, limits)
+    done.budgets = budgets.watch(ledger, pipeline.dataset, scope, context.log.warning, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), engine.progress)
     announce(done.live)
     with (
-        Heartbeat(engine.progress, context.log.info, pipeline.name, done.log_waiting_events),
+        Heartbeat(engine.progress, context.log.info, pipeline.name, done.beat),
         closing(engine.run(feeds(pipeline, lake, partitions))) as chunks,
     ):
         write_partitions(pipeline, lake, chunks, wanted, done.partition)
     done.engine = engine
+    done.budgets.look()
+
+
+def _estimate(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, lake: Lake, ledger: "Ledger"
+) -> Estimate:
+    """Return what the step will probably use, and remember it as a part of what its run will."""
+    partitions, run_id = list(context.partition_keys), context.run.run_id
+    estimate = estimate_step(pipeline, lake, partitions, ledger.path, run_id)
+    if estimate.requests:
+        with ledger.database.write() as connection:
+            record(connection, pipeline.name, run_scope(context), estimate)
+    return estimate
 
 
 def run_scope(context: dg.AssetExecutionContext) -> str:
@@ -210,12 +238,23 @@ class _Done:
         self._logged_at = 0.0
         self.engine: Engine | None = None
         self.live: LiveStep | None = None
+        self.budgets: BudgetWatch | None = None
+        self.estimate = Estimate()
+        self._requests = self._cost = 0
+
+    def beat(self) -> None:
+        """Do what is done now and then. Called by the heartbeat's thread."""
+        self.log_waiting_events()
+        if self.budgets is not None:
+            self.budgets.beat()
 
     def partition(self, partition: str, counts: PartitionCounts, data_version: str) -> None:
         """Log the events of a finished partition, or remember it as red."""
         if self.live is not None:
             self.live.finished += 1
             self.live.red += counts.red
+        self._requests += counts.requests
+        self._cost += counts.cost
         log = self._context.log.warning if counts.red else self._context.log.info
         log(_partition_line(self._pipeline.name, partition, counts))
         if counts.red:
@@ -231,6 +270,11 @@ class _Done:
         self._versions[partition] = data_version
         self._unlogged.append((partition, counts, data_version))
         self.log_waiting_events()
+
+    def observe(self, metadata: Metadata) -> None:
+        """Show what has no partition with the asset that spends, also where the step fails."""
+        key = asset_key(self._pipeline.name, RESPONSES)
+        self._context.log_event(dg.AssetObservation(key, metadata=metadata))
 
     def log_waiting_events(self) -> None:
         """Log what waits, unless events were logged a moment ago. May be called by any thread."""
@@ -285,6 +329,7 @@ class _Done:
                 "rows_waiting": waiting,
                 "cost_usd": dollars(sum(counts.cost for counts in self._red.values())),
                 **({STOPPED: stopped.message} if stopped else {}),
+                **self._money(),
             },
             allow_retries=False,
         )
@@ -301,7 +346,15 @@ class _Done:
             yield dg.MaterializeResult(
                 asset_key=asset_key(self._pipeline.name, asset),
                 data_version=dg.DataVersion(self._data_version(asset, rows)),
+                metadata=self._money() if asset == RESPONSES else {},
             )
+
+    def _money(self) -> Metadata:
+        """Return where the budgets stand, and what the step cost beside what was expected."""
+        metadata = self.budgets.metadata() if self.budgets else {}
+        if self.estimate.requests:
+            metadata["estimate"] = compared(self.estimate, self._requests, self._cost)
+        return metadata
 
 
 def _reasons(red: Mapping[str, PartitionCounts], stopped: str | None) -> str:

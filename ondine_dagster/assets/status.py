@@ -9,7 +9,7 @@ from enum import StrEnum
 from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.storage.lake import Lake
-from ondine_dagster.storage.snapshot import PartitionInfo
+from ondine_dagster.storage.snapshot import PartitionInfo, Snapshot
 
 
 class PartitionState(StrEnum):
@@ -67,12 +67,14 @@ class DatasetStatus:
         return [one.partition for one in self.partitions if one.state in states]
 
 
-def dataset_status(pipeline: Pipeline, lake: Lake) -> DatasetStatus:
-    """Return where each partition of the current snapshot stands.
+def dataset_status(
+    pipeline: Pipeline, lake: Lake, snapshot: Snapshot | None = None
+) -> DatasetStatus:
+    """Return where each partition of a snapshot stands, of the current one unless it is given.
 
     Raises OndineError where no snapshot was taken yet.
     """
-    snapshot = pipeline.snapshot(lake)
+    snapshot = snapshot or pipeline.snapshot(lake)
     return DatasetStatus(
         pipeline.name,
         tuple(_partition(pipeline, lake, info) for info in snapshot.partitions),
@@ -117,7 +119,7 @@ def _state(
 def _asks_again(pipeline: Pipeline, responses: _Notes) -> bool:
     """Return whether the ceiling was raised since answers were cut at it."""
     cut = int(responses["ondine.truncated"]) > 0
-    return cut and pipeline.provider.ceiling > int(responses["ondine.ceiling"])
+    return cut and pipeline.highest_ceiling > int(responses["ondine.ceiling"])
 
 
 def contiguous(wanted: Sequence[str], order: Sequence[str]) -> list[tuple[str, str]]:

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from ondine_dagster.cli.budgets import budgets_line, shared_standings, standings_of
 from ondine_dagster.cli.console import output
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
 from ondine_dagster.ledger.database import reader_engine, refuse_network_file_system
+from ondine_dagster.llm.price_table import price_table
+from ondine_dagster.llm.prices import usd
+from ondine_dagster.llm.pricing import Pricing
 from ondine_dagster.settings import API_KEY_VARIABLES, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -67,7 +71,11 @@ def _looked_at(checks: list[_Check]) -> Iterator[Finding]:
 
 def _for_folder() -> list[_Check]:
     settings = load_settings(Path.cwd())
-    return [*_places(settings), ("keys", lambda: _keys(settings))]
+    return [
+        *_places(settings),
+        ("keys", lambda: _keys(settings)),
+        ("budgets", lambda: budgets_line(shared_standings(settings))),
+    ]
 
 
 def _for_dataset(called: str) -> list[_Check]:
@@ -81,6 +89,7 @@ def _for_dataset(called: str) -> list[_Check]:
         ("source", lambda: _source(target)),
         ("model", lambda: _model(target)),
         ("key", lambda: _key(target)),
+        ("budgets", lambda: budgets_line(standings_of(target))),
     ]
 
 
@@ -127,9 +136,15 @@ def _ledger(path: Path) -> str:
 
 def _keys(settings: Settings) -> str:
     return ", ".join(
-        f"{variable} is {'not set' if settings.api_key(provider) is None else 'set'}"
+        _set(variable, len(settings.keys_of(provider)))
         for provider, variable in API_KEY_VARIABLES.items()
     )
+
+
+def _set(variable: str, keys: int) -> str:
+    if not keys:
+        return f"{variable} is not set"
+    return f"{variable} is set" + (f" ({keys} keys)" if keys > 1 else "")
 
 
 def _source(target: Target) -> str:
@@ -142,19 +157,25 @@ def _source(target: Target) -> str:
 
 
 def _model(target: Target) -> str:
+    target.pipeline.check_price()
     llm = target.declared.dataset.llm
-    prices = llm.prices
+    rates = Pricing(llm).prices.rates
+    source = "declared" if llm.prices else f"price table of {price_table().date}"
     return (
-        f"{llm.name} at {llm.base_url} (not called), ${prices.input_per_million_usd} in and "
-        f"${prices.output_per_million_usd} out per million tokens"
+        f"{llm.name} at {llm.base_url} (not called), ${_shown(rates.input)} in and "
+        f"${_shown(rates.output)} out per million tokens ({source})"
     )
+
+
+def _shown(picodollars: int) -> str:
+    return f"{usd(picodollars).normalize():f}"
 
 
 def _key(target: Target) -> str:
     llm = target.declared.dataset.llm
     variable = API_KEY_VARIABLES[llm.provider]
-    if target.settings.api_key(llm.provider) is not None:
-        return f"{variable} is set"
+    if keys := target.settings.keys_of(llm.provider):
+        return _set(variable, len(keys))
     if llm.base_url.startswith(_LOOPBACK):
         return f"{variable} is not set, and a server on this machine needs none"
     raise OndineError(f"{variable} is not set: {llm.base_url} will refuse every request. Set it.")

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
+from ondine_dagster.cli.console import plural
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
+from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import reader_engine
-from ondine_dagster.ledger.unknowns import UnknownAttempt, resolve, unknown_attempts
+from ondine_dagster.ledger.totals import dataset_names
+from ondine_dagster.ledger.unknowns import (
+    Outcome,
+    UnknownAttempt,
+    resolve,
+    resolve_older,
+    unknown_attempts,
+)
 from ondine_dagster.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sqlalchemy.engine import Connection
+
     from ondine_dagster.ledger.ledger import Ledger
 
 _SHOWN_ROWS = 3
+_AGE = re.compile("(?P<count>[0-9]{1,6}) ?(?P<unit>[mhd])")
+_MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
 
 
 def check_command() -> int:
@@ -44,6 +58,8 @@ def unknown_command(called: str | None) -> None:
     path = load_settings(folder).ledger_path
     with _existing(path) as ledger, ledger.database.read() as connection:
         found = unknown_attempts(connection, dataset)
+        if not found:
+            _refuse_stranger(connection, dataset, called)
     if not found:
         click.echo("No request is of unknown outcome.")
         return
@@ -51,19 +67,69 @@ def unknown_command(called: str | None) -> None:
         click.echo(_line(one))
     click.echo(
         f"{len(found)} in all, at most ${sum(one.reserved_usd for one in found):.6f}. They are "
-        "asked again within limits.max_unknown. If you know what became of one:\n"
+        "asked again within limits.max_unknown. If you know what became of one, or of all:\n"
         f"  ondine-dagster ledger resolve {found[0].id} --free\n"
-        f"  ondine-dagster ledger resolve {found[0].id} --charged",
+        f"  ondine-dagster ledger resolve {found[0].id} --charged\n"
+        "  ondine-dagster ledger resolve --older-than 2h --free",
         err=True,
     )
 
 
-def resolve_command(ids: Sequence[str], outcome: Literal["free", "charged"]) -> None:
-    """Settle requests of unknown outcome as the person says."""
+def resolve_command(ids: Sequence[str], outcome: Outcome) -> None:
+    """Settle these requests of unknown outcome as the person says."""
     with _existing(load_settings(Path.cwd()).ledger_path) as ledger:
         done = resolve(ledger.database, ids, outcome)
-    money = sum(one.reserved_usd for one in done) if outcome == "charged" else 0
-    click.echo(f"{len(done)} request(s) settled as {outcome}, ${money:.6f}.")
+    _say_settled(done, outcome)
+
+
+def resolve_older_command(age: str, called: str | None, outcome: Outcome) -> None:
+    """Settle the requests of unknown outcome that were sent longer ago than `age`."""
+    before_ms = now_ms() - _milliseconds(age)
+    dataset, folder = _scope(called)
+    path = load_settings(folder).ledger_path
+    with _existing(path) as ledger:
+        with ledger.database.read() as connection:
+            _refuse_stranger(connection, dataset, called)
+        done = resolve_older(ledger.database, before_ms, outcome, dataset)
+    if done:
+        _say_settled(done, outcome)
+    else:
+        click.echo(f"No request of unknown outcome is older than {age}.")
+
+
+def _say_settled(done: Sequence[UnknownAttempt], outcome: Outcome) -> None:
+    money = f"${sum(one.reserved_usd for one in done):.6f}"
+    became = f"{money} set aside for them is free again"
+    if outcome == "charged":
+        became = f"{money} counts as paid"
+    click.echo(f"{plural(len(done), 'request')} settled as {outcome}: {became}.")
+
+
+def _milliseconds(age: str) -> int:
+    """Return an age such as 90m, 2h or 3d."""
+    found = _AGE.fullmatch(age.strip().lower())
+    if found is None:
+        raise OndineError(f"--older-than {age} is no age. Write it as in 90m, 2h or 3d.")
+    return int(found["count"]) * _MINUTES[found["unit"]] * 60_000
+
+
+def _refuse_stranger(connection: Connection, dataset: str | None, called: str | None) -> None:
+    """Raise OndineError for a dataset that neither the ledger nor this project knows."""
+    if dataset is None or called is None:
+        return
+    known = dataset_names(connection)
+    if dataset in known:
+        return
+    from ondine_dagster.cli.target import find_target
+
+    try:
+        find_target(called)
+    except OndineError:
+        names = ", ".join(known) or "none"
+        raise OndineError(
+            f"No dataset {dataset} is declared here, and none has ever asked anything. The ledger "
+            f"knows: {names}."
+        ) from None
 
 
 def _scope(called: str | None) -> tuple[str | None, Path]:

@@ -6,9 +6,12 @@ Nothing heavy is imported here, so that `--help` answers at once; each command i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ondine_dagster.ledger.unknowns import Outcome
 
 _DATASET_HELP = """DATASET is the name of a dataset of this project, or the path of a YAML file
 (FILE#NAME where the file declares several)."""
@@ -60,6 +63,26 @@ def run(
 
     mode: Mode = "failed" if failed else "all" if everything else "missing"
     raise SystemExit(run_command(dataset, Choice(mode, partitions)))
+
+
+@cli.command(epilog=_DATASET_HELP)
+@click.argument("dataset")
+@click.option(
+    "--partition", "partitions", multiple=True, metavar="KEY", help="Plan these; may be repeated."
+)
+@click.option("--all", "everything", is_flag=True, help="Plan what `run --all` would do.")
+def plan(dataset: str, partitions: tuple[str, ...], everything: bool) -> None:
+    """Say what a run of DATASET would do and cost, with the source as it is now.
+
+    Rows that are new, paid or stale and why; tokens, money and time; and which budget would stop
+    it. Asks nobody and changes nothing.
+    """
+    if partitions and everything:
+        raise click.UsageError("--partition and --all exclude one another.")
+    from ondine_dagster.cli.choice import Choice
+    from ondine_dagster.cli.plan import plan_command
+
+    plan_command(dataset, Choice("all" if everything else "missing", partitions))
 
 
 @cli.command(epilog=_DATASET_HELP)
@@ -122,6 +145,17 @@ def export(dataset: str, to: Path, lineage: bool) -> None:
 )
 @click.option("--input-price", default="0.15", show_default=True, help="USD per million tokens.")
 @click.option("--output-price", default="0.60", show_default=True, help="USD per million tokens.")
+@click.option("--rpm", type=click.IntRange(1), help="Requests per minute; more get a 429.")
+@click.option("--tpm", type=click.IntRange(1), help="Tokens per minute; more get a 429.")
+@click.option("--capacity", type=click.IntRange(1), help="Requests at once; more get a 429.")
+@click.option(
+    "--rate-headers",
+    type=click.Choice(("openai", "groq", "anthropic", "openrouter")),
+    help="Tell of the limits as this provider does.",
+)
+@click.option("--tokens-per-byte", is_flag=True, help="Count each byte as a token, not each four.")
+@click.option("--reasoning-tokens", type=click.IntRange(0), default=0, help="Hidden, but billed.")
+@click.option("--ignore-ceiling", is_flag=True, help="Answer and bill past max_tokens.")
 def simulate(**options: Any) -> None:
     """Start a provider on this machine: it answers, fails on demand and keeps a bill.
 
@@ -164,18 +198,28 @@ def unknown(dataset: str | None) -> None:
 
 
 @ledger.command()
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--free", "outcome", flag_value="free", help="The provider did not bill them.")
-@click.option(
-    "--charged", "outcome", flag_value="charged", help="It did: count them at the most they cost."
-)
-def resolve(ids: tuple[str, ...], outcome: str | None) -> None:
+@click.argument("ids", nargs=-1, metavar="[ID...]")
+@click.option("--older-than", metavar="AGE", help="All that were sent before: 90m, 2h or 3d ago.")
+@click.option("--dataset", metavar="DATASET", help="With --older-than: only those of DATASET.")
+@click.option("--free", is_flag=True, help="The provider did not bill them.")
+@click.option("--charged", is_flag=True, help="It did: count them at the most they can cost.")
+def resolve(
+    ids: tuple[str, ...], older_than: str | None, dataset: str | None, free: bool, charged: bool
+) -> None:
     """Say what became of requests of unknown outcome; their rows may be asked again."""
-    if outcome not in ("free", "charged"):
-        raise click.UsageError("Say what became of them: --free or --charged.")
-    from ondine_dagster.cli.ledger import resolve_command
+    if free is charged:
+        raise click.UsageError("Say what became of them: either --free or --charged.")
+    if bool(ids) is (older_than is not None):
+        raise click.UsageError("Say which requests: either their ids, or --older-than.")
+    if dataset is not None and older_than is None:
+        raise click.UsageError("--dataset goes with --older-than: an id is of one dataset anyway.")
+    from ondine_dagster.cli import ledger as commands
 
-    resolve_command(ids, "free" if outcome == "free" else "charged")
+    outcome: Outcome = "free" if free else "charged"
+    if older_than is None:
+        commands.resolve_command(ids, outcome)
+    else:
+        commands.resolve_older_command(older_than, dataset, outcome)
 
 
 def main() -> None:

@@ -143,6 +143,8 @@ class LiveDisplay(Display):
             f"{money(self.total('cost'))} paid",
         ]
         text = Text(" · ".join(parts), style="dim")
+        for reason in sorted({step.progress.waiting_for or "" for step in self._steps} - {""}):
+            text.append(f" · {reason}", style="not dim yellow")
         if red:
             text.append(f" · {red} not complete", style="not dim yellow")
         return text

@@ -10,6 +10,7 @@ from ondine_dagster.assets.live import watching
 from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS
 from ondine_dagster.assets.responses import CALL_TAG
 from ondine_dagster.assets.status import DatasetStatus, dataset_status
+from ondine_dagster.cli.budgets import standings_of
 from ondine_dagster.cli.choice import Choice, Work, choose
 from ondine_dagster.cli.console import output, plural
 from ondine_dagster.cli.dagster_home import fail_dead_runs, new_call_tags, open_instance
@@ -19,6 +20,7 @@ from ondine_dagster.cli.progress import Display, display
 from ondine_dagster.cli.summary import RunSummary, problems, show, show_next
 from ondine_dagster.cli.target import Target, find_target
 from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.estimates import find
 from ondine_dagster.ledger.ledger import Ledger, close_ledger, open_ledger
 from ondine_dagster.ledger.totals import spent, unsettled
 
@@ -147,12 +149,15 @@ def _summary(
     duration: float,
 ) -> RunSummary:
     with ledger.database.read() as connection:
+        recorded = find(connection, target.name, call)
         return RunSummary(
             status=dataset_status(target.pipeline, target.lake),
             failures=tuple(failures),
             this_run=spent(connection, target.name, f"run:{call}"),
             in_total=spent(connection, target.name),
             unsettled=unsettled(connection, target.name),
+            estimate=recorded.estimate if recorded else None,
+            budgets=tuple(standings_of(target, call)),
             requests=shown.total("requests"),
             retries=shown.total("retries"),
             seconds=duration,

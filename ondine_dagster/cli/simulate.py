@@ -9,7 +9,15 @@ import click
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.prices import Prices, usd
-from ondine_dagster.simulator import DEFAULT_PORT, FaultPlan, Settings, serve
+from ondine_dagster.simulator import (
+    DEFAULT_PORT,
+    FaultPlan,
+    RateHeaders,
+    ServerLimits,
+    Settings,
+    TokenRules,
+    serve,
+)
 
 
 def simulate_command(
@@ -22,6 +30,13 @@ def simulate_command(
     faults: Sequence[str],
     input_price: str,
     output_price: str,
+    rpm: int | None,
+    tpm: int | None,
+    capacity: int | None,
+    rate_headers: RateHeaders | None,
+    tokens_per_byte: bool,
+    reasoning_tokens: int,
+    ignore_ceiling: bool,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM, then print the bill.
 
@@ -33,6 +48,13 @@ def simulate_command(
             output=_price("--output-price", output_price),
         ),
         faults=fault_plan(seed, faults),
+        tokens=TokenRules(tokens_per_byte, reasoning_tokens, ignore_ceiling),
+        limits=ServerLimits(
+            requests_per_minute=rpm,
+            tokens_per_minute=tpm,
+            capacity=capacity,
+            rate_headers=rate_headers,
+        ),
         latency_ms=latency_ms,
         jitter_ms=jitter_ms,
     )

@@ -1,4 +1,4 @@
-"""`ondine-dagster status`: where the partitions of a dataset stand, and where its money went."""
+"""`ondine-dagster status`: where partitions and budgets of a dataset stand, and its money."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
+from ondine_dagster.cli.budgets import budgets_table, standings_of
 from ondine_dagster.cli.console import aligned, money, output, plural
 from ondine_dagster.cli.summary import rows_by_outcome
 from ondine_dagster.cli.target import Target, find_target
@@ -22,7 +23,7 @@ _STYLES = {
 
 
 def status_command(called: str) -> None:
-    """Print partitions, rows by outcome and money by state."""
+    """Print partitions, rows by outcome, money by state, and budgets where there are any."""
     target = find_target(called)
     status = dataset_status(target.pipeline, target.lake)
     console = output()
@@ -33,6 +34,9 @@ def status_command(called: str) -> None:
     console.print(rows_by_outcome(target.lake, status))
     console.print()
     console.print(_money(*_spent(target)))
+    if budgets := standings_of(target):
+        console.print()
+        console.print(budgets_table(budgets))
 
 
 def _partitions(status: DatasetStatus) -> Table:

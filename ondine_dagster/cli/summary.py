@@ -11,9 +11,12 @@ from rich.text import Text
 
 from ondine_dagster.assets.partition_counts import REJECTED
 from ondine_dagster.assets.status import DatasetStatus, PartitionState
+from ondine_dagster.cli.budgets import budgets_table
 from ondine_dagster.cli.console import aligned, money, plural, seconds
 from ondine_dagster.cli.dagster_runs import RunFailure
 from ondine_dagster.cli.target import Target
+from ondine_dagster.ledger.budgets import Standing
+from ondine_dagster.ledger.estimates import Estimate, compared
 from ondine_dagster.ledger.totals import Spent, Unsettled
 from ondine_dagster.storage.lake import Lake
 
@@ -25,7 +28,8 @@ _SHOWN_CODES = 8
 class RunSummary:
     """One call of `run`: where the dataset stands, and what it cost (picodollars).
 
-    `requests` were sent in this call, `retries` of them repeat another.
+    `estimate` is what it was expected to use, None where nobody was asked. `requests` were sent in
+    this call, `retries` of them repeat another.
     """
 
     status: DatasetStatus
@@ -33,6 +37,8 @@ class RunSummary:
     this_run: Spent
     in_total: Spent
     unsettled: Unsettled
+    estimate: Estimate | None
+    budgets: tuple[Standing, ...]
     requests: int
     retries: int
     seconds: float
@@ -66,12 +72,15 @@ def problems(target: Target, summary: RunSummary) -> list[str]:
 
 
 def show(console: Console, target: Target, summary: RunSummary) -> None:
-    """Print rows by outcome, money, and where things are."""
+    """Print rows by outcome, money, budgets, and where things are."""
     console.print()
     console.print(Text(target.name, style="bold"))
     console.print(rows_by_outcome(target.lake, summary.status))
     console.print()
     console.print(_money(summary))
+    if summary.budgets:
+        console.print()
+        console.print(budgets_table(summary.budgets))
     for line in _remarks(target, summary):
         console.print(Text(line))
     console.print()
@@ -100,13 +109,14 @@ def rows_by_outcome(lake: Lake, status: DatasetStatus) -> Text:
         rows.append(("  waiting", waiting, "not asked, or held: another run takes them up"))
     if without:
         rows.append(("  not run", without, ""))
-    rows.append(("partitions", len(status.partitions), _states(status)))
+    rows.append(("partitions", len(status.partitions), states(status)))
     return aligned([(name, f"{count:,}", remark) for name, count, remark in rows], right=(1,))
 
 
-def _states(status: DatasetStatus) -> str:
-    states = Counter(str(one.state) for one in status.partitions)
-    return ", ".join(f"{count:,} {state}" for state, count in states.most_common())
+def states(status: DatasetStatus) -> str:
+    """Return how many partitions are in each state."""
+    counts = Counter(str(one.state) for one in status.partitions)
+    return ", ".join(f"{count:,} {state}" for state, count in counts.most_common())
 
 
 def _codes(lake: Lake, status: DatasetStatus) -> str:
@@ -145,6 +155,10 @@ def _remarks(target: Target, summary: RunSummary) -> list[str]:
     stale = summary.status.in_state(PartitionState.STALE)
     if not (summary.requests or summary.failures or stale) and summary.status.results:
         remarks.append("0 requests, $0: every answer was paid before.")
+    if summary.requests and summary.estimate is not None:
+        run = summary.this_run
+        text = compared(summary.estimate, run.requests, run.settled)
+        remarks.append(f"{text[0].upper()}{text[1:]}.")
     if (free := summary.requests - summary.this_run.requests) > 0:
         remarks.append(f"{plural(free, 'more attempt')} brought no answer and cost nothing.")
     if unknown := summary.unsettled.unknown_requests:

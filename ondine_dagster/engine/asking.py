@@ -1,52 +1,72 @@
-"""Asks one question: permit, reserve, send, settle; again where that may help.
+"""Asks one question: permit, rate slot, reserve, send, settle; again where that may help.
 
 Owns the order of steps that keeps the money right. Nothing is sent before its reservation is
-durable, nothing is handed on before its settlement is. A permit is held from before the reservation
-until after the settlement, and never while backing off.
+durable, nothing is handed on before its settlement is. A permit is held from before the rate slot
+until after the settlement, and never while backing off or waiting for money.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, replace
+from enum import Enum
 
+from ondine_dagster.engine.budget_queue import BudgetQueue
+from ondine_dagster.engine.keys import ApiKey, KeyRing, benches
 from ondine_dagster.engine.ledger_client import LedgerClient
+from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.engine.progress import Progress
-from ondine_dagster.engine.retry import may_repeat, out_for_long, retrying
-from ondine_dagster.engine.rows import Outcome, Question, RowOutcome, explain, failed, stored
+from ondine_dagster.engine.refusals import Refusals
+from ondine_dagster.engine.retry import (
+    LONGEST_RETRY_AFTER_SECONDS,
+    deferred,
+    may_repeat,
+    renews_later,
+    retrying,
+)
+from ondine_dagster.engine.rows import Outcome, Question, RowOutcome, failed, stored
+from ondine_dagster.engine.settlements import (
+    answered,
+    held,
+    settlement_of_answer,
+    settlement_of_failure,
+)
 from ondine_dagster.engine.stop import StopSign
+from ondine_dagster.engine.token_weight import TokenWeight
+from ondine_dagster.engine.traffic import Traffic
 from ondine_dagster.engine.transport import Reply, Transport
+from ondine_dagster.ledger.budgets import sentence
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import (
     Ask,
+    Broke,
     Decision,
-    NewAnswer,
     RequestContext,
     Reservation,
     Settlement,
 )
-from ondine_dagster.llm.errors import EXPLANATIONS, ErrorClass, ErrorCode, Evidence, Failure
-from ondine_dagster.llm.provider import (
-    Completion,
-    Provider,
-    Verdict,
-    error_class_of,
-)
+from ondine_dagster.llm.errors import STOPS, ErrorClass, ErrorCode, Evidence, Failure
+from ondine_dagster.llm.prices import usd
+from ondine_dagster.llm.provider import Completion, Provider
+from ondine_dagster.llm.rate_headers import used_up_for
 
-# refused requests in a run without any answer: one may be a bad row, three are a bad declaration
-_BAD_REQUESTS_BEFORE_STOP = 3
-# rows one after the other that used up their attempts, with no answer in between: an outage
-_EXHAUSTED_BEFORE_STOP = 10
-# a server that answers like this is no provider: a web page, another service
-_NO_COMPLETION = frozenset(
-    {ErrorCode.REPLY_NOT_JSON, ErrorCode.REPLY_NOT_OBJECT, ErrorCode.NO_CHOICES}
-)
+# a reservation that took longer is given back unsent: it may have been reaped meanwhile
+_SEND_WITHIN_SECONDS = 10.0
+
+
+class _Again(Enum):
+    """Why a question is tried once more without counting it as an attempt that failed."""
+
+    NO_ROOM = "wait for money"
+    AT_ONCE = "another key, a reservation that came too late, a provider that is out since"
 
 
 @dataclass(slots=True)
 class Job:
-    """A question on its way, and what it has cost so far (picodollars)."""
+    """A question on its way, and what it has cost so far (picodollars).
+
+    `raised`: its answer was cut off, and it is asked again under the raised ceiling.
+    """
 
     question: Question
     partition: str
@@ -54,7 +74,10 @@ class Job:
     unknown_cost: int = 0
     attempts: int = 0
     latency_ms: int | None = None
-    bytes_left: bool = False
+    raised: bool = False
+
+
+_Result = RowOutcome | Failure | None
 
 
 class Asker:
@@ -67,7 +90,10 @@ class Asker:
         transport: Transport,
         context: RequestContext,
         *,
-        concurrency: int,
+        traffic: Traffic,
+        pacer: Pacer,
+        keys: KeyRing,
+        budget: BudgetQueue,
         max_attempts: int,
         stop: StopSign,
         progress: Progress,
@@ -77,161 +103,254 @@ class Asker:
         self._provider = provider
         self._transport = transport
         self._context = context
-        self._permits = asyncio.Semaphore(concurrency)
+        self._raised = (
+            replace(context, ceiling=provider.raised_ceiling) if provider.raised_ceiling else None
+        )
+        self._traffic = traffic
+        self._pacer = pacer
+        self._keys = keys
+        self._budget = budget
         self._max_attempts = max_attempts
         self._stop = stop
         self._progress = progress
-        self._bad_requests = 0
-        self._exhausted = 0
-        self._older: set[bytes] = set()  # in flight when the first request was refused
-        # whether the provider takes our requests as they are: some answer of this run, old or new
-        self.answered = False
+        self._weight = TokenWeight(provider.ceiling)
+        self._counts_tokens = any(limit.unit == "tokens" for limit in context.limits)
+        self.refusals = Refusals(provider.url)
         # requests that are reserved and whose end is not in the ledger yet
         self.in_flight: set[bytes] = set()
 
     async def ask(self, job: Job) -> RowOutcome | None:
         """Return the end of the row, or None where somebody else is asking right now."""
+        outcome = await self._ask_and_repeat(job)
+        cut = outcome is not None and outcome.code is ErrorCode.TRUNCATED
+        if cut and self._raised is not None and not job.raised:
+            job.raised = True
+            longer = await self._ask_and_repeat(job)
+            # where the longer one cannot be had now, the cut one with its text is the end
+            if longer is None or longer.outcome in (Outcome.ANSWERED, Outcome.ERROR):
+                outcome = longer
+        return outcome and _with_costs(outcome, job)
+
+    async def _ask_and_repeat(self, job: Job) -> RowOutcome | None:
         result = await self._attempt(job)
         if may_repeat(result):
             result = await self._repeat(job, result)
-        if isinstance(result, Failure):
-            result = self._give_up(job, result)
-        return result and _with_costs(result, job)
+        return self._give_up(job, result) if isinstance(result, Failure) else result
 
-    async def _repeat(self, job: Job, first: RowOutcome | Failure | None) -> _Result:
+    async def _repeat(self, job: Job, first: _Result) -> _Result:
         """Ask again with pauses. A row that never failed does without the loop's CPU."""
         known = [first]
 
         async def attempt() -> _Result:
             return known.pop() if known else await self._attempt(job)
 
-        retry = retrying(lambda: job.attempts >= self._max_attempts, self._stop.sleep)
+        retry = retrying(lambda: self._used_up(job), self._stop.sleep)
         result: _Result = await retry(attempt)
         return result
 
+    def _used_up(self, job: Job) -> bool:
+        return job.attempts >= self._max_attempts + job.raised  # a raised ceiling is one more
+
     def not_attempted(self) -> RowOutcome:
         """Return the end of a row that the run stopped before."""
-        assert self._stop.reason is not None
-        return replace(failed(Outcome.NOT_ATTEMPTED, self._stop.reason), code=ErrorCode.STOPPED)
+        reason = self._stop.reason
+        assert reason is not None
+        code = reason.code if reason.code in STOPS else ErrorCode.STOPPED
+        return replace(failed(Outcome.NOT_ATTEMPTED, reason), code=code)
 
     async def _attempt(self, job: Job) -> _Result:
-        if self._stop.is_set():  # before queueing behind what is still in flight
-            return self.not_attempted()
-        async with self._permits:
-            if self._stop.is_set():
+        """Try once, as often as it takes to get a permit, money and a key that works."""
+        waited = bool(self._budget)
+        if waited:
+            await self._budget.wait(again=False)
+        while True:
+            if self._stop.is_set() or not await self._traffic.enter():
                 return self.not_attempted()
-            body = self._provider.body(job.question.messages)
-            reservation = self._reservation(job, len(body))
-            decision = await self._ledger.reserve(reservation)
-            if not decision.go:
-                return self._not_going(job.question.answer_key, decision)
-            self.in_flight.add(reservation.attempt)
-            result = await self._send(job, reservation, body)
-            # not where that raised: whatever became of the request, it must not stay open
-            self.in_flight.discard(reservation.attempt)
-            return result
+            try:
+                result = await self._with_permit(job)
+            finally:
+                self._traffic.leave()
+            if result is _Again.NO_ROOM:
+                await self._budget.wait(again=waited)
+                waited = True
+            elif result is not _Again.AT_ONCE:
+                if waited:
+                    self._budget.found_room()
+                return result
 
-    def _reservation(self, job: Job, request_bytes: int) -> Reservation:
+    async def _with_permit(self, job: Job) -> _Result | _Again:
+        key = self._keys.take()
+        if key is None:  # the last one was set aside, and the run is stopping
+            return self.not_attempted()
+        context = self._raised if job.raised and self._raised else self._context
+        body = self._provider.body(job.question.messages, context.ceiling)
+        weight, trying = self._weight.of(len(body)), self._traffic.is_out
+        if (capped := await self._pacer.slot(weight)) is not None:
+            self._stop.set(capped)
+        if self._stop.is_set():
+            return self.not_attempted()
+        if self._traffic.is_out and not trying:  # since the permit was given
+            self._pacer.give_back(weight)
+            return _Again.AT_ONCE
+        reservation = self._reservation(job, context, len(body), key)
+        asked = time.monotonic()
+        decision = await self._ledger.reserve(reservation)
+        if not decision.go:
+            self._pacer.give_back(weight)
+            return self._not_going(job, decision)
+        self.in_flight.add(reservation.attempt)
+        if self._stop.is_set() or time.monotonic() - asked > _SEND_WITHIN_SECONDS:
+            self._pacer.give_back(weight)
+            await self._ledger.settle(Settlement(reservation.attempt, "released", cost=0))
+            result: _Result | _Again = _Again.AT_ONCE
+        else:
+            result = await self._send(job, reservation, body, key, weight)
+        # not where that raised: whatever became of the request, it must not stay open
+        self.in_flight.discard(reservation.attempt)
+        return result
+
+    def _reservation(
+        self, job: Job, context: RequestContext, request_bytes: int, key: ApiKey
+    ) -> Reservation:
         provider, question = self._provider, job.question
         bound = provider.prompt_tokens_bound(question.messages)
         return Reservation(
             attempt=new_id(),
-            context=self._context,
+            context=context,
             asks=(Ask(question.answer_key, question.row_key),),
-            reserved=provider.prices.worst_case(bound, provider.ceiling),
-            reserved_tokens=bound + provider.ceiling,
+            reserved=provider.worst_case(bound, context.ceiling),
+            reserved_tokens=bound + context.ceiling,
             request_bytes=request_bytes,
             partition=job.partition,
+            key_fp=key.fingerprint,
         )
 
-    def _not_going(self, key: bytes, decision: Decision) -> RowOutcome | None:
+    def _not_going(self, job: Job, decision: Decision) -> _Result | _Again:
+        key = job.question.answer_key
         if key in decision.hits:
             return stored(decision.hits[key])
         if key in decision.held:
-            return _held(decision.held[key])
+            return held(decision.held[key])
+        if decision.wait:
+            return _Again.NO_ROOM
+        if decision.broke is not None:
+            return self._out_of_money(job, decision.broke)
         return None
 
-    async def _send(self, job: Job, reservation: Reservation, body: bytes) -> RowOutcome | Failure:
-        attempt = reservation.attempt
-        if self._stop.is_set():  # set while the reservation was being written
-            await self._ledger.settle(Settlement(attempt, "released", cost=0))
-            return self.not_attempted()
+    def _out_of_money(self, job: Job, broke: Broke) -> RowOutcome:
+        again = f"ondine-dagster run {self._context.dataset}"
+        reason = _stop(ErrorCode.BUDGET_USED_UP, sentence(broke, again))
+        if not job.raised:  # a longer answer that is too dear is no reason to stop the others
+            self._stop.set(reason)
+        return replace(failed(Outcome.NOT_ATTEMPTED, reason))
+
+    async def _send(
+        self, job: Job, reservation: Reservation, body: bytes, key: ApiKey, weight: int
+    ) -> _Result | _Again:
         self._progress.requests += 1
         self._progress.in_flight += 1
         try:
-            result, settlement = await self._exchange(job, reservation, body)
+            result, settlement = await self._exchange(job, reservation, body, key)
             await self._ledger.settle(settlement)
         finally:
             self._progress.in_flight -= 1
-        job.cost += settlement.cost or 0
-        if settlement.state == "unknown":
-            job.unknown_cost += reservation.reserved
+        self._count(job, reservation, settlement, weight)
         if isinstance(result, Failure):
-            return result
-        if result.code in _NO_COMPLETION:
-            self._notice_no_provider(result)
-        else:
-            self.answered = True
-            self._exhausted = 0
-        return _answered(result, settlement)
-
-    def _notice_no_provider(self, reply: Completion) -> None:
-        """Stop before every row has paid for a page that is no answer."""
-        self._bad_requests += 1
-        if not self.answered and self._bad_requests >= _BAD_REQUESTS_BEFORE_STOP:
-            assert reply.code is not None
-            message = (
-                f"HTTP 200, but {EXPLANATIONS[reply.code]} and nothing was answered yet: no chat "
-                f"completions at {self._provider.url}. Correct llm.base_url"
-            )
-            self._stop.set(Failure(ErrorClass.CONFIG, reply.code, message, Evidence.UNKNOWN))
+            return self._other_key(key, result)
+        if (no_provider := self.refusals.received(result)) is not None:
+            self._stop.set(no_provider)
+        return answered(result, settlement)
 
     async def _exchange(
-        self, job: Job, reservation: Reservation, body: bytes
+        self, job: Job, reservation: Reservation, body: bytes, key: ApiKey
     ) -> tuple[Completion | Failure, Settlement]:
         job.attempts += 1
         started = time.monotonic()
-        result: Reply | Completion | Failure = await self._transport.post(body)
+        result: Reply | Completion | Failure = await self._transport.post(body, key.index)
         job.latency_ms = round(1000 * (time.monotonic() - started))
         if isinstance(result, Reply):
+            used_up = used_up_for(result.headers)
             result = self._provider.parse(result.status, result.headers, result.body)
+            if used_up:
+                self._pause(used_up)
         if isinstance(result, Failure):
-            job.bytes_left |= result.evidence is not Evidence.NOT_SENT
-            return result, _settlement_of_failure(result, reservation)
-        return result, _settlement_of_answer(result, reservation, self._provider)
+            if result.retryable:
+                self._traffic.failed(result, started)
+            else:
+                self._traffic.answered(started)
+            return result, settlement_of_failure(result, reservation)
+        self._traffic.answered(started)
+        return result, settlement_of_answer(result, reservation, self._provider)
+
+    def _count(
+        self, job: Job, reservation: Reservation, settlement: Settlement, weight: int
+    ) -> None:
+        """Take in what a request really used: for the row, those who wait, and the bound."""
+        job.cost += settlement.cost or 0
+        if settlement.state == "unknown":
+            job.unknown_cost += reservation.reserved
+            return
+        self._budget.freed()
+        if settlement.state == "released":
+            self._pacer.correct(-weight)
+            return
+        tokens = self._weight.learn(reservation.request_bytes, settlement.usage)
+        if tokens is not None:
+            self._pacer.correct(tokens - weight)
+        over = (settlement.cost or 0) - reservation.reserved
+        many = (tokens or 0) - reservation.reserved_tokens
+        if over > 0 or (many > 0 and self._counts_tokens):
+            self._traffic.violated()
+            self._stop.set(_stop(ErrorCode.BOUND_VIOLATED, self._violation(over, many)))
+
+    def _violation(self, over: int, many: int) -> str:
+        more = f"${usd(over):.6f}" if over > 0 else f"{many} tokens"
+        return (
+            f"{self._provider.model} at {self._provider.base_url} used {more} more for one request "
+            "than it can have at most: it ignores the ceiling of the request, or llm.prices are "
+            "too low. No budget holds against that, so nothing more is sent. Check "
+            "llm.max_tokens_field and llm.prices"
+        )
+
+    def _pause(self, seconds: float) -> None:
+        """Hold all sends until a used-up window renews; one of hours ends the run."""
+        if seconds <= LONGEST_RETRY_AFTER_SECONDS:
+            self._traffic.pause(seconds)
+        else:
+            self._stop.set(renews_later(seconds))
+
+    def _other_key(self, key: ApiKey, failure: Failure) -> Failure | _Again:
+        """Set a key aside that is refused; say whether another one is left for the row."""
+        if not benches(failure):
+            return failure
+        if self._keys.bench(key, failure):
+            return _Again.AT_ONCE
+        if len(self._keys.keys) == 1:
+            return failure
+        return replace(failure, message=f"no key is left: {self._keys.reasons()}")
 
     def _give_up(self, job: Job, failure: Failure) -> RowOutcome:
         """Return the end of a row whose last attempt failed; stop the run where all would."""
-        if self._fatal(job, failure):
+        if (later := deferred(failure)) is not None:
+            failure = later
+        if later is not None or self._fatal(failure):
             self._stop.set(failure)
-            return failed(Outcome.NOT_ATTEMPTED, failure)
-        return failed(Outcome.ERROR, failure)
+        elif not (failure.retryable and self._traffic.is_out):
+            return failed(Outcome.ERROR, failure)
+        return failed(Outcome.NOT_ATTEMPTED, failure)  # it is not the row's fault
 
-    def _fatal(self, job: Job, failure: Failure) -> bool:
-        if failure.error_class is ErrorClass.EXHAUSTED or out_for_long(failure):
+    def _fatal(self, failure: Failure) -> bool:
+        if failure.error_class is ErrorClass.EXHAUSTED:
             return True
         if failure.code is ErrorCode.BAD_REQUEST:
-            return self._all_refused()
+            return self.refusals.all_refused(self.in_flight)
         if failure.error_class is ErrorClass.CONFIG:
             return True
-        if failure.retryable:
-            self._exhausted += 1
-        out = self._exhausted >= _EXHAUSTED_BEFORE_STOP
-        return out or (failure.code is ErrorCode.CONNECT_FAILED and not job.bytes_left)
-
-    def _all_refused(self) -> bool:
-        """Return whether it is the declaration that the provider refuses, and not some rows.
-
-        A refusal comes sooner than an answer: wait for what was in flight at the first one.
-        """
-        if not self._bad_requests:
-            self._older = set(self.in_flight)
-        self._bad_requests += 1
-        enough = self._bad_requests >= _BAD_REQUESTS_BEFORE_STOP
-        return enough and not self.answered and self._older.isdisjoint(self.in_flight)
+        return failure.code is ErrorCode.CONNECT_FAILED and not self.refusals.answered
 
 
-_Result = RowOutcome | Failure | None
+def _stop(code: ErrorCode, message: str) -> Failure:
+    return Failure(STOPS[code], code, message, Evidence.NOT_SENT)
 
 
 def _with_costs(outcome: RowOutcome, job: Job) -> RowOutcome:
@@ -243,81 +362,4 @@ def _with_costs(outcome: RowOutcome, job: Job) -> RowOutcome:
         unknown_cost=job.unknown_cost,
         attempts=job.attempts,
         latency_ms=job.latency_ms,
-    )
-
-
-def _held(unknown: int) -> RowOutcome:
-    return RowOutcome(
-        outcome=Outcome.HELD,
-        error_class=ErrorClass.UNKNOWN,
-        code=ErrorCode.UNKNOWN_HELD,
-        message=(
-            f"{unknown} request(s) for this row may have been billed without an answer; it is not "
-            "asked again before `ondine-dagster ledger resolve` (or a higher limits.max_unknown)"
-        ),
-    )
-
-
-def _answered(completion: Completion, settlement: Settlement) -> RowOutcome:
-    good = completion.verdict is Verdict.OK
-    return RowOutcome(
-        outcome=Outcome.ANSWERED if good else Outcome.ERROR,
-        text=completion.text,
-        finish_reason=completion.finish_reason,
-        model_served=completion.model_served,
-        usage=completion.usage,
-        cost_source=settlement.cost_source,
-        error_class=error_class_of(completion.verdict),
-        code=completion.code,
-        message=explain(completion.code, completion.finish_reason),
-        flags=completion.flags,
-    )
-
-
-def _settlement_of_answer(
-    completion: Completion, reservation: Reservation, provider: Provider
-) -> Settlement:
-    usage = completion.usage
-    if usage.prompt_tokens is None or usage.completion_tokens is None:
-        cost = reservation.reserved  # paid, nobody says how much: the worst case
-    else:
-        cost = provider.prices.cost(
-            usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens or 0
-        )
-    answer = NewAnswer(
-        answer_key=reservation.asks[0].answer_key,
-        verdict=completion.verdict,
-        text=completion.text,
-        cost_share=cost,
-        code=completion.code,
-        finish_reason=completion.finish_reason,
-        flags=completion.flags,
-    )
-    return Settlement(
-        attempt=reservation.attempt,
-        state="settled",
-        cost=cost,
-        cost_source="computed" if usage.complete else "estimated",
-        usage=usage,
-        model_served=completion.model_served,
-        remote_id=completion.remote_id,
-        error_class=error_class_of(completion.verdict),
-        code=completion.code,
-        answers=(answer,),
-    )
-
-
-def _settlement_of_failure(failure: Failure, reservation: Reservation) -> Settlement:
-    free = failure.evidence is not Evidence.UNKNOWN
-    remembered: tuple[NewAnswer, ...] = ()
-    if free and failure.error_class is ErrorClass.ROW:  # it would fail the same way for ever
-        key = reservation.asks[0].answer_key
-        remembered = (NewAnswer(key, Verdict.FAILED, failure.message, 0, failure.code),)
-    return Settlement(
-        attempt=reservation.attempt,
-        state="released" if free else "unknown",
-        cost=0 if free else None,
-        error_class=failure.error_class,
-        code=failure.code,
-        answers=remembered,
     )

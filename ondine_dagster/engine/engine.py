@@ -9,20 +9,26 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Generator, Iterable
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
 from ondine_dagster.engine.asking import Asker
+from ondine_dagster.engine.budget_queue import BudgetQueue
+from ondine_dagster.engine.keys import KeyRing
 from ondine_dagster.engine.ledger_client import LedgerClient
+from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.rows import Chunk, PartitionFeed
 from ondine_dagster.engine.runner import Runner
 from ondine_dagster.engine.stop import StopSign
+from ondine_dagster.engine.traffic import Traffic
 from ondine_dagster.engine.transport import Transport
+from ondine_dagster.ledger.key_fingerprints import fingerprinter
 from ondine_dagster.ledger.ledger import Ledger
+from ondine_dagster.ledger.rates import UNLIMITED, Rates
 from ondine_dagster.ledger.records import RequestContext
 from ondine_dagster.llm.errors import Failure
 from ondine_dagster.llm.provider import Provider
@@ -33,13 +39,19 @@ _WAIT_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """How much may happen at once (`concurrency` requests, `window_rows` rows in memory)."""
+    """How much may happen at once (`concurrency` requests, `window_rows` rows in memory).
+
+    `rates` are kept together with all processes; `max_outage_seconds` is how long a provider may
+    be out before the run stops.
+    """
 
     concurrency: int = 16
     max_attempts: int = 5
     timeout_seconds: float = 120.0
     drain_seconds: float = 20.0
     window_rows: int = WINDOW_ROWS
+    max_outage_seconds: float = 600.0
+    rates: Rates = UNLIMITED
 
 
 class Engine:
@@ -51,13 +63,13 @@ class Engine:
         provider: Provider,
         context: RequestContext,
         limits: EngineLimits,
-        key: SecretStr | None = None,
+        keys: Sequence[SecretStr] = (),
     ) -> None:
         self._ledger = ledger
         self._provider = provider
         self._context = context
         self._limits = limits
-        self._key = key
+        self._keys = keys
         self._out: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._runner: Runner | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -116,18 +128,32 @@ class Engine:
 
     async def _main(self, feeds: Iterable[PartitionFeed]) -> None:
         limits, stop = self._limits, StopSign()
+        ring = KeyRing(self._keys, fingerprinter(self._ledger.database))
         transport = Transport(
             self._provider.url,
-            self._provider.headers(self._key),
+            [self._provider.headers(key.secret) for key in ring.keys],
             connections=limits.concurrency,
             seconds=limits.timeout_seconds,
         )
+        key = self._context.provider_key
+        traffic = Traffic(
+            self._ledger,
+            key,
+            concurrency=limits.concurrency,
+            max_outage_seconds=limits.max_outage_seconds,
+            stop=stop,
+            progress=self.progress,
+        )
+        pacer = Pacer(self._ledger, key, limits.rates, stop)
         asker = Asker(
             LedgerClient(self._ledger),
             self._provider,
             transport,
             self._context,
-            concurrency=limits.concurrency,
+            traffic=traffic,
+            pacer=pacer,
+            keys=ring,
+            budget=BudgetQueue(self._ledger.reap, stop),
             max_attempts=limits.max_attempts,
             stop=stop,
             progress=self.progress,
@@ -136,7 +162,7 @@ class Engine:
             self._ledger,
             asker,
             self._out.put,
-            ceiling=self._context.ceiling,
+            ceiling=self._provider.raised_ceiling or self._context.ceiling,
             # twice: while some back off, others use their permits
             workers=2 * limits.concurrency,
             window_rows=limits.window_rows,
@@ -146,11 +172,17 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         if self._closing:  # the caller left before there was a loop to tell
             self._runner.interrupt()
-        try:
+        async with AsyncExitStack() as closing:
+            closing.callback(self._note_why, stop)
+            for part in (traffic, transport, pacer):  # closed from the last to the first
+                closing.push_async_callback(part.aclose)
+            await traffic.start()
             await self._runner.run(feeds, limits.drain_seconds)
-        finally:
-            self.stopped = stop.reason
-            await transport.aclose()
+        if self._ledger.broken is not None:  # what came last is in the spill alone: no success
+            raise self._ledger.broken
+
+    def _note_why(self, stop: StopSign) -> None:
+        self.stopped = stop.reason
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -20,6 +20,7 @@ class Progress:
     unknown_cost: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    waiting_for: str | None = None  # why nothing is sent right now, in words for a person
     outcomes: Counter[Outcome] = field(default_factory=Counter)
 
     @property

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from ondine_dagster.ledger.records import Answer, CostSource
+from ondine_dagster.ledger.records import Answer
 from ondine_dagster.llm.errors import EXPLANATIONS, ErrorClass, ErrorCode, Failure
+from ondine_dagster.llm.prices import CostSource
 from ondine_dagster.llm.provider import NO_USAGE, Usage, Verdict, error_class_of
 
 

@@ -153,7 +153,7 @@ class Runner:
         """Place what is known already; queue the rest."""
         keys = {row.answer_key for row in batch if isinstance(row, Question)}
         found = await asyncio.to_thread(self._ledger.look_up, keys, self._ceiling) if keys else {}
-        self._asker.answered |= bool(found)
+        self._asker.refusals.answered |= bool(found)
         self._outstanding += len(batch)
         for row in batch:
             if isinstance(row, RowOutcome):

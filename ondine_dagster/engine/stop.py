@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
@@ -18,12 +19,19 @@ class StopSign:
     def __init__(self) -> None:
         self.reason: Failure | None = None
         self._event = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
 
     def set(self, reason: Failure) -> None:
         """Stop sending; the first reason stands."""
         if self.reason is None:
             self.reason = reason
             self._event.set()
+            for listener in self._listeners:
+                listener()
+
+    def when_set(self, listener: Callable[[], None]) -> None:
+        """Call `listener` once the sign is set: for waits that other things can end too."""
+        self._listeners.append(listener)
 
     def is_set(self) -> bool:
         """Return whether nothing more may be sent."""

@@ -2,29 +2,35 @@
 
 httpx types sent straight through the aiohttp transport (a third of the CPU of `httpx.AsyncClient`).
 Redirects are never followed, cookies never kept. No cancellation and no `wait_for` round a request:
-the timeouts are the transport's own, and the body is read against a deadline.
+the timeouts are the transport's own, the head of a reply must be whole within one of them, and the
+body is read against a deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from ondine_dagster.engine.redaction import Redactor
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
 
 CONNECT_SECONDS = 10.0
 # shorter than the keep-alive of common servers (5 s): a connection that the server is just
 # closing takes the request with it, and nobody knows whether it was billed
 KEEP_ALIVE_SECONDS = 4.0
 MAX_BODY_BYTES = 32 * 2**20
-_SHORTEST_KEY = 8  # bytes; a shorter "key" is no secret, and would be found in innocent words
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +43,38 @@ class Reply:
 
 
 class Transport:
-    """Posts bodies to one URL. Belongs to one event loop; close it there."""
+    """Posts bodies to one URL. Belongs to one event loop; close it there.
 
-    def __init__(self, url: str, headers: Mapping[str, str], *, connections: int, seconds: float):
-        """`seconds` is the deadline of a whole request; `connections` bounds the pool."""
+    No key gets out of it: a server may repeat keys, and from here on they would be stored.
+    """
+
+    def __init__(
+        self, url: str, headers: Sequence[Mapping[str, str]], *, connections: int, seconds: float
+    ) -> None:
+        """`headers` are those of each key, one set where there is no key.
+
+        `seconds` is the deadline of a whole request; `connections` bounds the pool.
+        """
         self._seconds = seconds
-        key = headers.get("authorization", "").removeprefix("Bearer ").encode()
-        self._key = key if len(key) >= _SHORTEST_KEY else b""
-        timeouts = {"connect": min(CONNECT_SECONDS, seconds), "read": seconds, "pool": seconds}
-        # a reply is a kilobyte: to unpack it would cost more than to receive it
-        plain = {"accept-encoding": "identity", **headers}
-        self._model = httpx.Request("POST", url, headers=plain, extensions={"timeout": timeouts})
-        del self._model.headers["content-length"]  # aiohttp knows it
+        self._models = [_model(url, one, seconds) for one in headers]
+        self._redact = Redactor(
+            one.get("authorization", "").removeprefix("Bearer ").encode() for one in headers
+        )
         tls = _tls()
         self._transport = AiohttpTransport(verify=tls, client=lambda: _session(connections, tls))
 
-    async def post(self, body: bytes) -> Reply | Failure:
-        """Send `body` and return the complete reply, or a failure with its evidence."""
+    async def post(self, body: bytes, key_index: int = 0) -> Reply | Failure:
+        """Send `body` under a key; return the complete reply, or a failure with its evidence."""
+        model = self._models[key_index]
         deadline = asyncio.get_running_loop().time() + self._seconds
         try:
-            response = await self._transport.handle_async_request(_Post(self._model, body))
+            response = await self._transport.handle_async_request(_Post(model, body))
             try:
                 return await self._read(response, deadline)
             finally:
                 await response.aclose()
         except (httpx.TransportError, httpx.DecodingError, aiohttp.ClientError) as error:
-            return self._failure(error)
+            return self._failure(error, model.url.netloc.decode())
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -70,10 +82,7 @@ class Transport:
 
     async def _read(self, response: httpx.Response, deadline: float) -> Reply | Failure:
         clock = asyncio.get_running_loop().time
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in response.headers.raw
-        }
+        headers = self._headers(response)
         chunks: list[bytes] = []
         size = 0
         async for chunk in _chunks(response, headers):
@@ -84,33 +93,47 @@ class Transport:
             # late but whole is paid all the same: keep it
             if clock() > deadline and headers.get("content-length") != str(size):
                 return self._timeout()
-        return Reply(response.status_code, headers, self._without_key(b"".join(chunks)))
+        return Reply(response.status_code, headers, self._redact(b"".join(chunks)))
 
-    def _without_key(self, body: bytes) -> bytes:
-        """Some servers repeat the key in their complaint; from here on it would be stored."""
-        return body.replace(self._key, b"***") if self._key and self._key in body else body
+    def _headers(self, response: httpx.Response) -> dict[str, str]:
+        raw = response.headers.raw
+        values = b"\n".join(value for _, value in raw)
+        if self._redact(values) is not values:  # one search for all: hardly any reply needs more
+            raw = [(name, self._redact(value)) for name, value in raw]
+        return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
 
-    def _failure(self, error: Exception) -> Failure:
+    def _failure(self, error: Exception, server: str) -> Failure:
         # the transport maps every lost connection to ConnectTimeout: only the cause tells whether
         # bytes may have left
         cause = error.__cause__ or error
-        shown = f"{type(cause).__name__}: {cause}"
+        shown = type(cause).__name__
+        if isinstance(cause, OSError):  # the others quote the reply, perhaps half a key in it
+            shown = f"{shown}: {cause}"
         if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            message = (
-                f"no connection to {self._model.url.netloc.decode()} ({shown}). Is the server of "
-                "llm.base_url running?"
-            )
+            message = f"no connection to {server} ({shown}). Is the server of llm.base_url running?"
             return Failure(
                 ErrorClass.TRANSIENT, ErrorCode.CONNECT_FAILED, message, Evidence.NOT_SENT
             )
         if isinstance(cause, aiohttp.ServerTimeoutError):
             return self._timeout()
-        if isinstance(error, httpx.DecodingError) or isinstance(cause, aiohttp.ClientPayloadError):
+        if isinstance(error, httpx.DecodingError):
+            return _unknown(ErrorCode.BODY_CUT_OFF, f"the reply cannot be unpacked: {error}")
+        if isinstance(cause, aiohttp.ClientPayloadError):
             return _unknown(ErrorCode.BODY_CUT_OFF, f"the reply was cut off: {shown}")
         return _unknown(ErrorCode.CONNECTION_LOST, f"the connection was lost: {shown}")
 
     def _timeout(self) -> Failure:
         return _unknown(ErrorCode.TIMEOUT, f"no complete reply within {self._seconds:g} s")
+
+
+def _model(url: str, headers: Mapping[str, str], seconds: float) -> httpx.Request:
+    """Return the request that all requests of one key are copies of."""
+    timeouts = {"connect": min(CONNECT_SECONDS, seconds), "read": seconds, "pool": seconds}
+    # a reply is a kilobyte: to unpack it would cost more than to receive it
+    plain = {"accept-encoding": "identity", **headers}
+    model = httpx.Request("POST", url, headers=plain, extensions={"timeout": timeouts})
+    del model.headers["content-length"]  # aiohttp knows it
+    return model
 
 
 class _Post(httpx.Request):
@@ -155,4 +178,30 @@ def _session(connections: int, tls: ssl.SSLContext) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(
         limit=connections, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=tls
     )
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), response_class=_Response
+    )
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response whose head arrives within the read timeout.
+
+    aiohttp's own bounds every pause, not their sum, and starts once the request is written: a
+    server that trickles headers, or reads no request, would escape both it and our deadline.
+    """
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        assert protocol is not None and protocol.read_timeout is not None
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(protocol.read_timeout, _time_out, protocol)
+        try:
+            return await super().start(connection)
+        finally:
+            timer.cancel()
+
+
+def _time_out(protocol: ResponseHandler) -> None:
+    protocol.set_exception(aiohttp.SocketTimeoutError("the head of the reply is late"))
+    if protocol.transport is not None:  # to close it would wait until all of the request is read
+        protocol.transport.abort()

@@ -25,12 +25,18 @@ from sqlalchemy.pool import NullPool
 
 from ondine_dagster.errors import OndineError
 
-HEAD = "0001"
+HEAD = "0002"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _CHECKPOINT_WAL_BYTES = 16 * 2**20
 _BUSY_SECONDS = 30
+_FREE_SPACE = "Free space on its disk and run again; what was paid is kept."
 _ADVICE = {
-    "full": "Free space on its disk and run again; what was paid is kept.",
+    "full": _FREE_SPACE,
+    "no space": _FREE_SPACE,
+    "quota": _FREE_SPACE,
+    "too large": _FREE_SPACE,
+    "disk i/o": "See whether its disk is full, over a quota or failing, mend that and run again; "
+    "what was paid is kept.",
     "locked": "Another program holds it, a database browser perhaps: close that and run again.",
     "malformed": "Restore it from a backup: without it, what was paid would be paid again.",
     "not a database": "Restore it from a backup: without it, what was paid would be paid again.",
@@ -115,14 +121,16 @@ class Database:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with self._threads:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            with reachable(self.path):
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
                 yield
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     def _connect(self) -> Connection:
-        self._connection = self._engine.connect()
+        with reachable(self.path):
+            self._connection = self._engine.connect()
         return self._connection
 
     def _disconnect(self) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import lookup, processes, schema
-from ondine_dagster.ledger.database import Database, reachable
+from ondine_dagster.ledger.database import Database, LedgerUnavailable, reachable
 from ondine_dagster.ledger.records import (
     Answer,
     Decision,
@@ -40,8 +40,21 @@ class Ledger:
             undo.callback(self._lock.release)
             processes.start(self.database, self._lock)
             undo.pop_all()
-        self._writer = Writer(self.database, self._lock.id)
+        self._writer = Writer(self.database, self._lock.id, self._lock.spill)
         _living.add(self)
+
+    @property
+    def process(self) -> bytes:
+        """Return the id of this process in the ledger."""
+        return self._lock.id
+
+    @property
+    def broken(self) -> LedgerUnavailable | None:
+        """Return why settlements wait outside of the ledger; None where it holds all of them.
+
+        A run that ends like this must fail: its answers are safe, and no other process sees them.
+        """
+        return self._writer.broken
 
     def submit(self, item: Reservation | Settlement, done: Done) -> None:
         """Queue an item for the next group commit; see `Writer.submit`."""
@@ -90,10 +103,15 @@ class Ledger:
         return self.database.in_place() and self._lock.path.exists()
 
     def close(self) -> None:
-        """Write what is queued and leave the list of living processes."""
-        self._writer.close()
+        """Write what is queued and leave the list of living processes.
+
+        Raises LedgerUnavailable where that cannot be written.
+        """
+        owed = self._writer.close()
         try:
-            processes.finish(self.database, self._lock)
+            processes.finish(self.database, self._lock, owed)
+        except LedgerUnavailable as error:
+            raise self.broken or error from error
         finally:
             self.database.close()
 

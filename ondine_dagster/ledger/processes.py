@@ -1,21 +1,24 @@
 """Who is alive: each process holds an exclusive lock on a file of its own, for life.
 
 Dead means that the lock can be taken. No clock, no waiting, no false death of a suspended laptop.
+The file is the spill of its process as well: whoever buries the process takes in what stands there.
 Owns `ledger.d/`, T0 (start) and T3 (reap).
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ondine_dagster.ledger import schema
+from ondine_dagster.ledger import schema, spill
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import Database, open_private
 from ondine_dagster.ledger.identity import new_id
@@ -25,25 +28,38 @@ from ondine_dagster.ledger.spend import moving
 
 _p, _t = schema.processes.c, schema.attempts.c
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_log = logging.getLogger(__name__)
 
 
 class ProcessLock:
-    """The lock file of this process. Held until `release` or death."""
+    """The lock file of this process, which is its spill. Held until `release` or death."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises OSError where there is no room for a spill: nothing was paid yet."""
         self.id = new_id()
         folder.mkdir(mode=0o700, exist_ok=True)
         self.path = folder / self.id.hex()
         # locked under another name first: nobody may find the file unlocked
         temporary = self.path.with_suffix(".new")
         self._file = open_private(temporary, "xb")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        os.rename(temporary, self.path)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self.spill = spill.Spill(self.path, self._file)
+            os.rename(temporary, self.path)
+        except BaseException:
+            temporary.unlink()
+            self._file.close()
+            raise
 
     def release(self) -> None:
-        """Give the lock up and remove the file."""
-        self.path.unlink(missing_ok=True)
+        """Give the lock up. A file that holds settlements stays for the next process."""
+        if self.spill.empty:
+            self.path.unlink(missing_ok=True)
         self._file.close()
+
+    def remove(self) -> None:
+        """Remove the file: what stands in it is in the ledger."""
+        self.path.unlink(missing_ok=True)
 
     def leave_to_parent(self) -> None:
         """In a forked child: it must not keep the lock of a dead parent alive."""
@@ -66,20 +82,23 @@ def start(database: Database, lock: ProcessLock) -> None:
     reap(database, lock.path.parent, lock.id)
 
 
-def finish(database: Database, lock: ProcessLock) -> None:
-    """Mark this process dead, its open requests unknown, and release its lock.
+def finish(database: Database, lock: ProcessLock, owed: Sequence[Settlement]) -> None:
+    """Write what is owed, mark this process dead, its open requests unknown; release its lock.
 
     Where that cannot be written, the next process that starts does it.
     """
     try:
         with database.write() as connection:
-            _bury(connection, lock.id)
+            refused = _bury(connection, lock.id, owed)
+        if refused:
+            lock.spill.set_aside(refused)
+        lock.remove()
     finally:
         lock.release()
 
 
 def reap(database: Database, folder: Path, own: bytes) -> int:
-    """T3: requests of dead processes become unknown. Returns how many processes were buried."""
+    """T3 for every dead process. Returns how many were buried."""
     alive = sa.select(_p.id).where(_p.state == "alive", _p.id != own)
     with database.read() as connection:
         others = list(connection.execute(alive).scalars())
@@ -91,19 +110,44 @@ def reap(database: Database, folder: Path, own: bytes) -> int:
 
 def _reap_one(database: Database, path: Path, process: bytes) -> int:
     with ExitStack() as held:
+        lines = spill.Lines()
         with suppress(FileNotFoundError):
             file = held.enter_context(open(path, "rb"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return 0
+            lines = spill.read(file)
         with database.write() as connection:
-            _bury(connection, process)
-        path.unlink(missing_ok=True)
+            refused = _bury(connection, process, lines.settlements)
+        if lines.damaged or refused:
+            _keep_aside(path, lines, refused)
+        else:
+            path.unlink(missing_ok=True)
     return 1
 
 
-def _bury(connection: Connection, process: bytes) -> None:
+def _keep_aside(path: Path, lines: spill.Lines, refused: Sequence[Settlement]) -> None:
+    """Keep a spill that went into the ledger only in part."""
+    aside = path.with_suffix(".damaged")
+    with suppress(FileNotFoundError):  # another process was as quick, and said so
+        os.rename(path, aside)
+        if lines.damaged:
+            _log.warning(
+                "%d byte(s) of %s are damaged: answers that stood there may be asked, and paid, "
+                "again. %d other line(s) went into the ledger. The file is kept as %s.",
+                lines.damaged,
+                path,
+                len(lines.settlements) - len(refused),
+                aside,
+            )
+        if refused:
+            spill.report_refused(refused, aside)
+
+
+def _bury(connection: Connection, process: bytes, owed: Sequence[Settlement]) -> list[Settlement]:
+    """T3: settle what is owed, then the rest is unknown. Returns what the ledger refuses."""
+    refused = spill.take_in(connection, owed)
     # the second condition lets SQLite use the partial index
     opened = sa.select(_t.id).where(
         _t.process == process,
@@ -114,3 +158,4 @@ def _bury(connection: Connection, process: bytes) -> None:
     with moving(connection) as movements:
         settle(connection, [Settlement(attempt, "unknown") for attempt in lost], movements)
     connection.execute(sa.update(schema.processes).where(_p.id == process).values(state="dead"))
+    return refused

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ondine_dagster.ledger.limits import Limit
 from ondine_dagster.llm.errors import ErrorCode
+from ondine_dagster.llm.prices import CostSource
 from ondine_dagster.llm.provider import Usage, Verdict
 
 AttemptKind = Literal["first", "retry", "reask", "split", "verify"]
 _NO_USAGE = Usage()
-CostSource = Literal["provider", "computed", "estimated", "allocated", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +24,24 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderKey:
+    """One model of one server: what rates, ceiling and breaker are shared for.
+
+    Not per API key: providers limit organisations.
+    """
+
+    provider: str
+    endpoint: str
+    model_family: str
+
+
+@dataclass(frozen=True, slots=True)
 class RequestContext:
     """What all requests of one dataset in one run have in common.
 
     `run_scope` is the backfill's id, else Dagster's root run id. `ceiling` is the most completion
     tokens asked for. `max_unknown` is how often a question of unknown outcome is asked again.
+    `limits` are those that this run started with; those in the ledger bind too.
     """
 
     dataset: str
@@ -40,11 +54,20 @@ class RequestContext:
     price_version: str
     max_unknown: int = 2
     hold_unknown: bool = False
+    limits: tuple[Limit, ...] = ()
+
+    @property
+    def provider_key(self) -> ProviderKey:
+        """Return where the provider's shared state is kept."""
+        return ProviderKey(self.provider, self.base_url, self.model)
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A request that wants to be sent: money (picodollars) and tokens at the worst case."""
+    """A request that wants to be sent: money (picodollars) and tokens at the worst case.
+
+    `key_fp` is the fingerprint of the API key that it uses, None where it uses none.
+    """
 
     attempt: bytes
     context: RequestContext
@@ -54,6 +77,7 @@ class Reservation:
     request_bytes: int
     partition: str | None = None
     kind: AttemptKind = "first"
+    key_fp: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +97,36 @@ class Answer:
     text: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """A limit that is used up: `limit` in its window, what is gone, and what a request needs.
+
+    `settled` and `unknown` in the unit of the limit; `unknown` is what requests of unknown outcome
+    may have used.
+    """
+
+    limit: Limit
+    window: str
+    settled: int
+    unknown: int
+    needed: int
+
+
 @dataclass(slots=True)
 class Decision:
     """What a reservation may do, question by question.
 
     `go`: reserved, send now. `hits`: answered already. `taken`: somebody is asking right now.
-    `held`: how many requests of unknown outcome stand against asking again.
+    `held`: how many requests of unknown outcome stand against asking again. `wait`: the limits
+    leave no room now, and requests that are open may give some back. `broke`: they never will.
     """
 
     go: list[bytes] = field(default_factory=list)
     hits: dict[bytes, Answer] = field(default_factory=dict)
     taken: list[bytes] = field(default_factory=list)
     held: dict[bytes, int] = field(default_factory=dict)
+    wait: bool = False
+    broke: Broke | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +144,20 @@ class NewAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a request ended: settled at `cost`, released for nothing, or unknown."""
+    """How a request ended: settled at `cost`, released for nothing, or unknown.
+
+    `upstream_cost` is what the provider behind `provider_served` billed, as far as it is told.
+    """
 
     attempt: bytes
     state: Literal["settled", "released", "unknown"]
     cost: int | None = None
     cost_source: CostSource | None = None
+    upstream_cost: int | None = None
+    is_byok: bool | None = None
     usage: Usage = _NO_USAGE
     model_served: str | None = None
+    provider_served: str | None = None
     remote_id: str | None = None
     error_class: str | None = None
     code: str | None = None

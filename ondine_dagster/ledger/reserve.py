@@ -17,6 +17,7 @@ from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.clock import now_ms, utc_day
 from ondine_dagster.ledger.lookup import look_up, standing, usable
 from ondine_dagster.ledger.records import Decision, Reservation
+from ondine_dagster.ledger.room import Room
 from ondine_dagster.ledger.spend import Movements
 from ondine_dagster.ledger.statements import KeyedSelect, inserting
 
@@ -26,7 +27,7 @@ _ASKS_ANYWAY = frozenset({"retry", "reask", "verify"})
 
 _INSERT_ATTEMPT = inserting(
     schema.attempts,
-    "id process kind dataset run_scope day partition provider identity base_url ceiling "
+    "id process kind dataset run_scope day partition provider identity base_url key_fp ceiling "
     "request_bytes reserved reserved_tokens price_version model_requested t_open",
     state="'open'",
 )
@@ -60,9 +61,12 @@ def reserve(
     _refuse_the_buried(connection, process)
     keys = {ask.answer_key for item in group for ask in item.asks}
     recorded = _recorded(connection, group) if in_doubt else {}
-    known = _Known(connection, keys, recorded)
+    now = now_ms()
+    contexts = list({id(item.context): item.context for item in group}.values())
+    room = Room(connection, contexts, movements, utc_day(now))
+    known = _Known(connection, keys, recorded, room)
     decisions = [known.decide(item) for item in group]
-    _record(connection, process, group, decisions, known, movements)
+    _record(connection, process, group, decisions, known, movements, now)
     return decisions
 
 
@@ -87,10 +91,15 @@ class _Known:
     """What the ledger and the items before this one say about the keys of a group."""
 
     def __init__(
-        self, connection: Connection, keys: set[bytes], recorded: Mapping[bytes, set[bytes]]
+        self,
+        connection: Connection,
+        keys: set[bytes],
+        recorded: Mapping[bytes, set[bytes]],
+        room: Room,
     ) -> None:
         self.answers = look_up(connection, keys)
         self.recorded = recorded
+        self._room = room
         found = standing(connection, keys)
         self._open, self._unknown = found.open, found.unknown
 
@@ -104,7 +113,21 @@ class _Known:
                 decision.go.append(key)
             else:  # was not free a moment ago: the caller looks again
                 decision.taken.append(key)
+        if decision.go and recorded is None:
+            self._decide_limits(decision, item)
         return decision
+
+    def _decide_limits(self, decision: Decision, item: Reservation) -> None:
+        """Take the request back where a limit leaves no room for it."""
+        found = self._room.take(item)
+        if found is True:
+            return
+        self._open.difference_update(decision.go)
+        decision.go.clear()
+        if found is False:
+            decision.wait = True
+        else:
+            decision.broke = found
 
     def _decide_one(self, decision: Decision, item: Reservation, key: bytes) -> None:
         context = item.context
@@ -141,8 +164,8 @@ def _record(
     decisions: Iterable[Decision],
     known: _Known,
     movements: Movements,
+    now: int,
 ) -> None:
-    now = now_ms()
     day = utc_day(now)
     attempts: list[tuple[Any, ...]] = []
     asks: list[tuple[Any, ...]] = []
@@ -172,6 +195,7 @@ def _attempt_row(
         context.provider,
         context.identity,
         context.base_url,
+        item.key_fp,
         context.ceiling,
         item.request_bytes,
         item.reserved,

@@ -156,19 +156,67 @@ limits = Table(
     PrimaryKeyConstraint("scope", "window_kind", "unit"),
 )
 
+# what all processes that ask one model of one server have to agree on; nullable: not known yet
 provider_state = Table(
     "provider_state",
     metadata,
     Column("provider", Text, nullable=False),
     Column("endpoint", Text, nullable=False),
     Column("model_family", Text, nullable=False),
+    # rates: the next instants that are free, in MICROseconds since the epoch; what today has had
     Column("next_request_at", BigInteger),
     Column("next_token_at", BigInteger),
+    Column("day", Text),
+    Column("day_requests", BigInteger),
+    Column("day_tokens", BigInteger),
+    # shared ceiling: requests in flight over all processes; what drew the last 429, and when
     Column("ceiling", Integer),
+    Column("refused_in_flight", Integer),
+    Column("refused_at", BigInteger),
+    Column("good_answers", Integer),
     Column("paused_until", BigInteger),
-    Column("breaker", Text),
+    # breaker: `recent` are the last outcomes, oldest first, 0 good and 1 failed
+    Column("recent", Text),
+    Column("opened_at", BigInteger),
     Column("open_until", BigInteger),
+    Column("cooldown_ms", Integer),
+    Column("violated_at", BigInteger),  # when it last billed more than was reserved
     PrimaryKeyConstraint("provider", "endpoint", "model_family"),
+)
+
+# the engines that are asking right now; those of dead processes do not count
+provider_users = Table(
+    "provider_users",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("process", LargeBinary(16), ForeignKey("processes.id"), nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("model_family", Text, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+)
+
+# what a run was expected to cost when it began (picodollars), to compare with what it did cost
+estimates = Table(
+    "estimates",
+    metadata,
+    Column("dataset", Text, nullable=False),
+    Column("run_scope", Text, nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("expected", BigInteger, nullable=False),
+    Column("most", BigInteger, nullable=False),
+    Column("most_tokens", BigInteger, nullable=False),
+    PrimaryKeyConstraint("dataset", "run_scope"),
+)
+
+properties = Table(
+    "properties",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
 )
 
 outbox = Table(

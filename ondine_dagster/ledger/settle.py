@@ -59,8 +59,8 @@ _STORED = KeyedSelect(
 
 
 _ENDED = (
-    "state cost cost_source prompt_tokens completion_tokens cached_tokens reasoning_tokens "
-    "model_served remote_id class code t_end"
+    "state cost cost_source upstream_cost is_byok prompt_tokens completion_tokens cached_tokens "
+    "cache_write_tokens reasoning_tokens model_served provider_served remote_id class code t_end"
 )
 
 
@@ -200,11 +200,15 @@ def _attempt_row(item: Settlement, now: int) -> tuple[Any, ...]:
         item.state,
         item.cost,
         item.cost_source,
+        item.upstream_cost,
+        item.is_byok,
         usage.prompt_tokens,
         usage.completion_tokens,
         usage.cached_tokens,
+        usage.cache_write_tokens,
         usage.reasoning_tokens,
         item.model_served,
+        item.provider_served,
         item.remote_id,
         item.error_class,
         item.code,

@@ -8,7 +8,7 @@ declared later knows what was spent before it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import sqlalchemy as sa
@@ -21,6 +21,7 @@ from ondine_dagster.ledger.statements import Prepared
 UNITS = ("usd", "requests", "tokens")
 Amounts = tuple[int, int, int]  # picodollars, requests, tokens
 Where = tuple[str, str, str]  # dataset, run scope, day
+Cell = tuple[str, str, str]  # scope, window, unit
 
 
 def counters(dataset: str, run_scope: str, day: str) -> Iterator[tuple[str, str]]:
@@ -58,15 +59,20 @@ class Movements:
         total[1] += amounts[1]
         total[2] += amounts[2]
 
-    def write(self, connection: Connection) -> None:
-        """Move the counters."""
-        totals: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    def cells(self) -> Mapping[Cell, list[int]]:
+        """Return what was moved so far: settled and reserved of each counter."""
+        totals: dict[Cell, list[int]] = defaultdict(lambda: [0, 0])
         for column, moved in enumerate((self._settled, self._reserved)):
             for where, amounts in moved.items():
                 for scope, window in counters(*where):
                     for unit, amount in zip(UNITS, amounts, strict=True):
                         totals[scope, window, unit][column] += amount
-        _MOVE.run(connection, [(*cell, *moves) for cell, moves in totals.items() if any(moves)])
+        return totals
+
+    def write(self, connection: Connection) -> None:
+        """Move the counters."""
+        moves = [(*cell, *moved) for cell, moved in self.cells().items() if any(moved)]
+        _MOVE.run(connection, moves)
 
 
 @contextmanager

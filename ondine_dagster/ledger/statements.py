@@ -50,7 +50,7 @@ class KeyedSelect:
         self._build = build
         self._sql: dict[tuple[str, int], tuple[str, int]] = {}
 
-    def rows(self, connection: Connection, keys: Iterable[bytes]) -> Iterator[Any]:
+    def rows(self, connection: Connection, keys: Iterable[bytes | str]) -> Iterator[Any]:
         """Yield the rows of all keys."""
         rest = iter(keys)
         while chunk := list(islice(rest, _SIZES[-1])):

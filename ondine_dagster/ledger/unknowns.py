@@ -18,6 +18,8 @@ from ondine_dagster.ledger.settle import settle
 from ondine_dagster.ledger.spend import moving
 from ondine_dagster.llm.prices import usd
 
+Outcome = Literal["free", "charged"]
+
 _t, _s = schema.attempts.c, schema.asks.c
 
 
@@ -57,9 +59,7 @@ def unknown_attempts(connection: Connection, dataset: str | None = None) -> list
     ]
 
 
-def resolve(
-    database: Database, ids: Sequence[str], outcome: Literal["free", "charged"]
-) -> list[UnknownAttempt]:
+def resolve(database: Database, ids: Sequence[str], outcome: Outcome) -> list[UnknownAttempt]:
     """Settle requests of unknown outcome as a person says; returns those resolved.
 
     `free`: nothing was billed. `charged`: billed at the reserved worst case. Either way the
@@ -73,14 +73,29 @@ def resolve(
                 f"No request of unknown outcome has the id {', '.join(strange)}. "
                 "`ondine-dagster ledger unknown` lists them."
             )
-        with moving(connection) as movements:
-            settle(connection, [_settlement(connection, one, outcome) for one in ids], movements)
-    return [unknown[one] for one in ids]
+        chosen = [unknown[one] for one in dict.fromkeys(ids)]
+        _settle(connection, chosen, outcome)
+    return chosen
 
 
-def _settlement(
-    connection: Connection, hex_id: str, outcome: Literal["free", "charged"]
-) -> Settlement:
+def resolve_older(
+    database: Database, before_ms: int, outcome: Outcome, dataset: str | None = None
+) -> list[UnknownAttempt]:
+    """Settle as `resolve` does what was sent before a moment, of one dataset or of all."""
+    with database.write() as connection:
+        unknown = unknown_attempts(connection, dataset)
+        chosen = [one for one in unknown if one.opened_ms < before_ms]
+        _settle(connection, chosen, outcome)
+    return chosen
+
+
+def _settle(connection: Connection, chosen: Sequence[UnknownAttempt], outcome: Outcome) -> None:
+    with moving(connection) as movements:
+        settlements = [_settlement(connection, one.id, outcome) for one in chosen]
+        settle(connection, settlements, movements)
+
+
+def _settlement(connection: Connection, hex_id: str, outcome: Outcome) -> Settlement:
     attempt = bytes.fromhex(hex_id)
     if outcome == "free":
         return Settlement(attempt, "released", cost=0)

@@ -1,7 +1,8 @@
 """The one writer thread of a process: group commit of reservations and settlements.
 
 A group is what arrived while the last one was being written, up to 200 items or 2 ms. A caller
-hears of its item only after the commit, so an answer that was handed on is durable.
+hears of its item only after the commit, so an answer that was handed on is durable. While the
+ledger cannot be written, settlements go to the spill instead, and reservations are refused.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from ondine_dagster.ledger.records import Decision, Reservation, Settlement
 from ondine_dagster.ledger.reserve import reserve
 from ondine_dagster.ledger.settle import settle
 from ondine_dagster.ledger.spend import moving
+from ondine_dagster.ledger.spill import Spill, take_in
 
 GROUP_ITEMS = 200
 GROUP_SECONDS = 0.002
 _TRIES = 3
+_AGAIN_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 Item = Reservation | Settlement
@@ -35,12 +38,16 @@ _Job = tuple[Item, Done]
 class Writer:
     """Writes what is submitted, in groups, in its own thread."""
 
-    def __init__(self, database: Database, process: bytes) -> None:
+    def __init__(self, database: Database, process: bytes, spill: Spill) -> None:
         self._database = database
         self._process = process
+        self._spill = spill
         self._ended = False
-        # settlements that could not be written (disk full): money and answers that were received
+        # settlements that could not be written: money and answers that were received
         self._owed: list[Settlement] = []
+        self._spilled = 0  # so many of them are in the spill, the first ones
+        # why settlements are owed, in words for a person; None while the ledger can be written
+        self.broken: LedgerUnavailable | None = None
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
@@ -48,20 +55,19 @@ class Writer:
     def submit(self, item: Item, done: Done) -> None:
         """Queue an item. `done` gets a Decision (reservation), None (settlement) or an error.
 
-        It is called on the writer thread and must be quick. After `close` it is called at once,
-        with an error.
+        A settlement that only the spill could take is durable, so it gets None as well; `broken`
+        says that there is one. `done` is called on the writer thread and must be quick. After
+        `close` it is called at once, with an error.
         """
         self._queue.put((item, done))
         if self._ended:  # the thread may have gone before it saw the item
             self._refuse_the_rest()
 
-    def close(self) -> None:
-        """Write what is queued and what is owed, and end the thread."""
+    def close(self) -> list[Settlement]:
+        """Write what is queued and end the thread; return what is owed to the ledger."""
         self._queue.put(None)
         self._thread.join()
-        if self._owed:
-            with suppress(LedgerUnavailable):
-                self._transaction([], in_doubt=True)
+        return self._owed
 
     def leave_to_parent(self) -> None:
         """In a forked child, which has no writer thread: refuse everything."""
@@ -70,7 +76,7 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while group := self._next_group():
+            while (group := self._next_group()) is not None:
                 self._write(group)
         finally:
             self._ended = True
@@ -83,33 +89,35 @@ class Writer:
                 if job is not None:
                     _tell(job[1], OndineError("The ledger is closed in this process."))
 
-    def _next_group(self) -> list[_Job]:
-        """Return the next group; empty when closed."""
-        job = self._queue.get()
+    def _next_group(self) -> list[_Job] | None:
+        """Return the next group; None when closed. It is empty where it is time to pay a debt."""
         group: list[_Job] = []
-        deadline = time.monotonic() + GROUP_SECONDS
-        while job is not None:
-            group.append(job)
-            if len(group) == GROUP_ITEMS:
-                return group
-            try:
+        try:
+            job = self._queue.get(timeout=_AGAIN_SECONDS if self._owed else None)
+            deadline = time.monotonic() + GROUP_SECONDS
+            while job is not None:
+                group.append(job)
+                if len(group) == GROUP_ITEMS:
+                    return group
                 job = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                return group
-        if group:
-            self._queue.put(None)  # closing: this group first, then the end
+        except queue.Empty:
+            return group
+        if not group:
+            return None
+        self._queue.put(None)  # closing: this group first, then the end
         return group
 
     def _write(self, group: list[_Job]) -> None:
+        items = [item for item, _ in group]
         try:
-            results = self._commit([item for item, _ in group])
+            results = self._commit(items)
+        except LedgerUnavailable as error:
+            results = [self._refusal(item, error) for item in items]
         except BaseException as error:  # noqa: BLE001 (every caller hears: nobody waits for ever)
-            if len(group) > 1 and not isinstance(error, LedgerUnavailable):
+            if len(group) > 1:
                 for job in group:  # one item is at fault: the others are written without it
                     self._write([job])
                 return
-            if isinstance(error, LedgerUnavailable):
-                self._owed += [item for item, _ in group if isinstance(item, Settlement)]
             results = [error] * len(group)
         for (_, done), result in zip(group, results, strict=True):
             _tell(done, result)
@@ -120,25 +128,65 @@ class Writer:
         Both halves are idempotent by the ids that the client made: a reservation that is in the
         ledger goes, a settled attempt moves nothing.
         """
-        for attempt in range(1, _TRIES + 1):
+        tries = 1 if self.broken else _TRIES
+        for attempt in range(1, tries + 1):
             try:
                 return self._transaction(group, in_doubt=attempt > 1)
-            except LedgerUnavailable:
-                if attempt == _TRIES:
+            except LedgerUnavailable as error:
+                if attempt == 1:  # at once: the next try may wait long for a lock
+                    self._keep([item for item in group if isinstance(item, Settlement)], error)
+                if attempt == tries:
                     raise
         raise AssertionError("unreachable")
 
     def _transaction(self, group: list[Item], *, in_doubt: bool) -> list[Result]:
         settlements = [item for item in group if isinstance(item, Settlement)]
         reservations = [item for item in group if isinstance(item, Reservation)]
-        with self._database.write() as connection, moving(connection) as movements:
-            settle(connection, self._owed, movements)
-            settle(connection, settlements, movements)
-            decisions = iter(
-                reserve(connection, self._process, reservations, movements, in_doubt=in_doubt)
-            )
-        self._owed = []
+        with self._database.write() as connection:
+            refused = take_in(connection, self._owed)
+            with moving(connection) as movements:
+                settle(connection, settlements, movements)
+                decisions = iter(
+                    reserve(connection, self._process, reservations, movements, in_doubt=in_doubt)
+                )
+        if self._owed:
+            self._paid(refused)
         return [next(decisions) if isinstance(item, Reservation) else None for item in group]
+
+    def _keep(self, settlements: list[Settlement], error: LedgerUnavailable) -> None:
+        """Bring what cannot be written to the spill."""
+        self._owed += settlements
+        if not self._owed:
+            return
+        try:
+            self._spill.append(self._owed[self._spilled :])
+            self._spilled = len(self._owed)
+            where = f"is safe in {self._spill.path}: the next run pays for none of it again."
+        except OSError as failure:
+            where = (
+                f"is in the memory of this process only ({failure}), which writes it as soon as "
+                "that is possible: let it live until then."
+            )
+        first = self.broken is None
+        self.broken = LedgerUnavailable(
+            f"{error} What {len(self._owed)} request(s) have brought since {where}"
+        )
+        if first:
+            _log.error("%s", self.broken)
+
+    def _refusal(self, item: Item, error: LedgerUnavailable) -> Result:
+        """Return what the caller of an item hears that is not in the ledger."""
+        durable = isinstance(item, Settlement) and self._spilled == len(self._owed)
+        return None if durable else self.broken or error
+
+    def _paid(self, refused: list[Settlement]) -> None:
+        """What was owed is in the ledger, but for what it refuses."""
+        if refused:
+            self._spill.set_aside(refused)
+        with suppress(OSError):  # what is left there moves nothing when it is taken in again
+            self._spill.clear()
+        self._owed, self._spilled, self.broken = [], 0, None
+        _log.warning("The ledger %s can be written again.", self._database.path)
 
 
 def _tell(done: Done, result: Result) -> None:

@@ -47,6 +47,7 @@ class ErrorCode(StrEnum):
     CONTENT_FILTERED = "content_filtered"
     RATE_LIMITED = "rate_limited"
     QUOTA_EXHAUSTED = "quota_exhausted"
+    KEY_BUDGET = "key_budget"  # the money that this key may spend is spent
     SERVER_ERROR = "server_error"
     OVERLOADED = "overloaded"
     UNEXPECTED_STATUS = "unexpected_status"
@@ -76,7 +77,22 @@ class ErrorCode(StrEnum):
     FIELD_NOT_ACCEPTED = "field_not_accepted"
     # not asked
     STOPPED = "stopped"
+    BUDGET_USED_UP = "budget_used_up"
+    RATE_LIMITED_DAILY = "rate_limited_daily"  # a wait of hours, not of seconds
+    BREAKER_OPEN = "breaker_open"  # the provider is out for longer than declared
+    BOUND_VIOLATED = "bound_violated"  # the provider billed more than can have been reserved
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
     UNKNOWN_HELD = "unknown_held"
+
+
+# Why a run stops that no single reply decides, with the class that it is reported under.
+STOPS = {
+    ErrorCode.BUDGET_USED_UP: ErrorClass.EXHAUSTED,
+    ErrorCode.RATE_LIMITED_DAILY: ErrorClass.CAPACITY,
+    ErrorCode.BREAKER_OPEN: ErrorClass.TRANSIENT,
+    ErrorCode.BOUND_VIOLATED: ErrorClass.EXHAUSTED,
+    ErrorCode.LEDGER_UNAVAILABLE: ErrorClass.TRANSIENT,
+}
 
 
 class Evidence(StrEnum):
@@ -102,8 +118,9 @@ class Failure:
 
     @property
     def retryable(self) -> bool:
-        """Return whether the same request may be sent again."""
-        return self.error_class in (ErrorClass.TRANSIENT, ErrorClass.CAPACITY)
+        """Return whether the same request may be sent again by this run."""
+        repeated = self.error_class in (ErrorClass.TRANSIENT, ErrorClass.CAPACITY)
+        return repeated and self.code not in STOPS
 
 
 # What a person reads on a row whose answer came and is of no use.

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from hashlib import sha256
+from decimal import Decimal
 from typing import Any
 
 from pydantic import SecretStr
 from pydantic_core import from_json
 
-from ondine_dagster.llm.classify import classify_error
+from ondine_dagster.llm.classify import classify_error, classify_inside
 from ondine_dagster.llm.errors import ErrorCode, Failure
-from ondine_dagster.llm.prices import Prices
+from ondine_dagster.llm.prices import Cost, picodollars
+from ondine_dagster.llm.pricing import Pricing
 from ondine_dagster.llm.provider import Completion, Usage, Verdict
 from ondine_dagster.llm.structured import CHARACTERS_REPLACED, compact_json, wire_schema
 from ondine_dagster.spec import Llm, OutputField
@@ -26,6 +27,7 @@ from ondine_dagster.spec import Llm, OutputField
 _TOKENS_PER_MESSAGE = 16
 _TOKENS_PER_REQUEST = 64
 _MOST_TOKENS = 10**9
+_MOST_USD = 10**6  # of one answer; above it is nonsense
 
 _FINISH_CODES = {
     "content_filter": (Verdict.REFUSED, ErrorCode.CONTENT_FILTERED),
@@ -45,16 +47,13 @@ class OpenAICompatible:
         self.base_url = llm.base_url
         self.url = f"{llm.base_url}/chat/completions"
         self.ceiling = llm.max_tokens
-        self.prices = Prices.per_million_usd(
-            input=llm.prices.input_per_million_usd,
-            output=llm.prices.output_per_million_usd,
-            cached_input=llm.prices.cached_input_per_million_usd,
-            request=llm.prices.per_request_usd,
-        )
-        self.price_version = "declared:" + sha256(repr(self.prices).encode()).hexdigest()[:12]
+        self.raised_ceiling = llm.raised_max_tokens
+        self._pricing = Pricing(llm)
+        self.price_version = self._pricing.version
         schema = wire_schema(fields)
         self._schema_bytes = len(compact_json(schema).encode()) if schema else 0
         self._head = f'{{"model":{compact_json(llm.name)},"messages":'
+        self._ceiling_field = f',"{llm.max_tokens_field}":'
         self._tail = _tail(llm, schema)
 
     def headers(self, key: SecretStr | None) -> dict[str, str]:
@@ -64,9 +63,10 @@ class OpenAICompatible:
             headers["authorization"] = f"Bearer {key.get_secret_value()}"
         return headers
 
-    def body(self, messages_json: str) -> bytes:
+    def body(self, messages_json: str, ceiling: int) -> bytes:
         """Return the request body; the messages are already canonical JSON, so they are spliced."""
-        return f"{self._head}{messages_json}{self._tail}".encode()
+        parts = (self._head, messages_json, self._ceiling_field, str(ceiling), self._tail)
+        return "".join(parts).encode()
 
     def prompt_tokens_bound(self, messages_json: str) -> int:
         """Return the only safe bound: one token per byte, the schema twice, and the wrapping.
@@ -82,15 +82,27 @@ class OpenAICompatible:
             + _TOKENS_PER_REQUEST
         )
 
+    def worst_case(self, prompt_tokens: int, ceiling: int) -> int:
+        """Return the picodollars that a request within these bounds can cost at most."""
+        return self._pricing.worst_case(prompt_tokens, ceiling)
+
+    def cost(self, completion: Completion) -> Cost:
+        """Return what a received body cost."""
+        return self._pricing.cost(completion)
+
     def parse(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion | Failure:
         """Return what a complete reply is: an answer, an unusable body, or a failure."""
         if not 200 <= status < 300:
             return classify_error(status, headers, body)
-        return parse_completion(body)
+        completion = parse_completion(body)
+        if completion.code is ErrorCode.REPLY_HAS_ERROR:
+            return classify_inside(body) or completion
+        return completion
 
 
 def _tail(llm: Llm, schema: dict[str, Any] | None) -> str:
-    rest: dict[str, Any] = {llm.max_tokens_field: llm.max_tokens}
+    """Return what follows the ceiling in a request."""
+    rest: dict[str, Any] = {}
     for name in ("temperature", "top_p", "seed"):
         if getattr(llm, name) is not None:
             rest[name] = getattr(llm, name)
@@ -99,7 +111,7 @@ def _tail(llm: Llm, schema: dict[str, Any] | None) -> str:
             "type": "json_schema",
             "json_schema": {"name": "answer", "strict": True, "schema": schema},
         }
-    return "," + compact_json(rest)[1:]
+    return "," + compact_json(rest)[1:] if rest else "}"
 
 
 def parse_completion(body: bytes) -> Completion:
@@ -119,13 +131,17 @@ def parse_completion(body: bytes) -> Completion:
 
 
 def _read(reply: dict[str, Any], body: bytes, flags: list[str]) -> Completion:
-    usage = _usage(reply.get("usage"))
+    counted = _object(reply.get("usage"))
+    usage = _usage(counted)
     if not usage.complete:
         flags.append("usage_missing")
-    model = reply.get("model")
-    if not isinstance(model, str):
-        model = None
+    model = _text(reply.get("model"))
+    if model is None:
         flags.append("model_missing")
+    cost, readable = _reported_cost(reply, counted)
+    if not readable:
+        flags.append("cost_unreadable")
+    is_byok = counted.get("is_byok")
     verdict, text, code, finish = _content(reply)
     return Completion(
         verdict=verdict,
@@ -134,7 +150,11 @@ def _read(reply: dict[str, Any], body: bytes, flags: list[str]) -> Completion:
         finish_reason=finish,
         usage=usage,
         model_served=model,
-        remote_id=reply["id"] if isinstance(reply.get("id"), str) else None,
+        provider_served=_text(reply.get("provider")),
+        remote_id=_text(reply.get("id")),
+        cost_reported=cost,
+        upstream_cost=_money(_object(counted.get("cost_details")).get("upstream_inference_cost")),
+        is_byok=is_byok if isinstance(is_byok, bool) else None,
         flags=tuple(flags),
     )
 
@@ -177,21 +197,43 @@ def _judge(content: object, finish: str | None) -> _Content:
     return Verdict.OK, text, None, finish
 
 
-def _usage(usage: object) -> Usage:
-    if not isinstance(usage, dict):
-        return Usage()
-    prompt_details = usage.get("prompt_tokens_details")
-    completion_details = usage.get("completion_tokens_details")
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    prompt = _object(usage.get("prompt_tokens_details"))
+    completion = _object(usage.get("completion_tokens_details"))
     return Usage(
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
-        cached_tokens=_detail(prompt_details, "cached_tokens"),
-        reasoning_tokens=_detail(completion_details, "reasoning_tokens"),
+        cached_tokens=_count(prompt.get("cached_tokens")),
+        reasoning_tokens=_count(completion.get("reasoning_tokens")),
+        cache_write_tokens=_count(prompt.get("cache_write_tokens")),
     )
 
 
-def _detail(details: object, name: str) -> int | None:
-    return _count(details.get(name)) if isinstance(details, dict) else None
+def _reported_cost(reply: Mapping[str, Any], usage: Mapping[str, Any]) -> tuple[int | None, bool]:
+    """Return what the provider says it billed, and whether that could be read.
+
+    It stands in the usage; beside it in replies of old (OpenRouter).
+    """
+    told = usage.get("cost")
+    if told is None:
+        told = reply.get("cost")
+    cost = _money(told)
+    return cost, told is None or cost is not None
+
+
+def _money(value: Any) -> int | None:
+    """Return USD as picodollars; what is no amount is unknown, which is not 0."""
+    if type(value) not in (int, float) or not 0 <= value <= _MOST_USD:
+        return None
+    return picodollars(Decimal(str(value)))  # the digits that were sent, no binary fraction
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _count(value: object) -> int | None:

@@ -14,7 +14,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Failure
-from ondine_dagster.llm.prices import Prices
+from ondine_dagster.llm.prices import Cost
 
 
 class Verdict(StrEnum):
@@ -31,13 +31,15 @@ class Verdict(StrEnum):
 class Usage:
     """Tokens of one request as the provider counted them; None is unknown, not zero.
 
-    `cached_tokens` is a subset of `prompt_tokens`; `reasoning_tokens` of `completion_tokens`.
+    `cached_tokens` (read from the provider's cache) and `cache_write_tokens` are subsets of
+    `prompt_tokens`; `reasoning_tokens` of `completion_tokens`.
     """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
     @property
     def complete(self) -> bool:
@@ -54,6 +56,9 @@ class Completion:
 
     `text` is the answer where there is one, else what came instead (partial text, refusal, raw
     body). `code` is None for a usable answer. `flags` names oddities that did not stop us.
+    `provider_served` is who really answered, where the provider only passes requests on.
+    `cost_reported` is what the provider says it billed, `upstream_cost` what the one behind it did
+    (picodollars); `is_byok`: there with the user's own key.
     """
 
     verdict: Verdict
@@ -62,7 +67,11 @@ class Completion:
     finish_reason: str | None = None
     usage: Usage = NO_USAGE
     model_served: str | None = None
+    provider_served: str | None = None
     remote_id: str | None = None
+    cost_reported: int | None = None
+    upstream_cost: int | None = None
+    is_byok: bool | None = None
     flags: tuple[str, ...] = ()
 
 
@@ -103,25 +112,31 @@ class Provider(Protocol):
         """Return where completions are posted."""
 
     @property
-    def prices(self) -> Prices:
-        """Return the prices in force."""
-
-    @property
     def price_version(self) -> str:
         """Return a short name of the price source and its content."""
 
     @property
     def ceiling(self) -> int:
-        """Return the most completion tokens that one request may bill."""
+        """Return the most completion tokens that a request may bill as it is asked first."""
+
+    @property
+    def raised_ceiling(self) -> int | None:
+        """Return the ceiling under which an answer that was cut off is asked for once more."""
 
     def headers(self, key: SecretStr | None) -> dict[str, str]:
         """Return the request headers."""
 
-    def body(self, messages_json: str) -> bytes:
+    def body(self, messages_json: str, ceiling: int) -> bytes:
         """Return the request body for canonical JSON messages."""
 
     def prompt_tokens_bound(self, messages_json: str) -> int:
         """Return an upper bound of the prompt tokens of a request."""
+
+    def worst_case(self, prompt_tokens: int, ceiling: int) -> int:
+        """Return the picodollars that a request within these bounds can cost at most."""
+
+    def cost(self, completion: Completion) -> Cost:
+        """Return what a received body cost."""
 
     def parse(self, status: int, headers: Mapping[str, str], body: bytes) -> Completion | Failure:
         """Return what a complete reply is."""

@@ -1,7 +1,8 @@
 """How long a provider asks us to wait: every form of Retry-After.
 
 Forms: integer or decimal seconds, an HTTP date, and Azure's `retry-after-ms`
-(https://www.rfc-editor.org/rfc/rfc9110#field.retry-after).
+(https://www.rfc-editor.org/rfc/rfc9110#field.retry-after). How much of it a run waits is decided
+in `engine/retry.py`.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
 
     `headers` has lower-case names. Milliseconds win over seconds, as they are finer.
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
+    milliseconds = number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return max(0.0, milliseconds / 1000)
     text = headers.get("retry-after")
-    seconds = _number(text)
+    seconds = number(text)
     if seconds is not None:
         return max(0.0, seconds)
     return _until_date(text, now)
 
 
-def _number(text: str | None) -> float | None:
+def number(text: str | None) -> float | None:
+    """Return the number that a header value is, None for anything else."""
     try:
         value = float(text or "")
     except ValueError:

@@ -8,6 +8,8 @@ from ondine_dagster.simulator.app import Settings
 from ondine_dagster.simulator.bill import Bill, BillSnapshot, PromptBill, Totals
 from ondine_dagster.simulator.chat import prompt_sha256
 from ondine_dagster.simulator.faults import CATALOGUE, Fault, FaultKind, FaultPlan
+from ondine_dagster.simulator.limits import ServerLimits
+from ondine_dagster.simulator.rate_headers import RateHeaders
 from ondine_dagster.simulator.server import DEFAULT_PORT, Simulator, serve
 from ondine_dagster.simulator.tokens import TokenRules
 
@@ -20,6 +22,8 @@ __all__ = [
     "FaultKind",
     "FaultPlan",
     "PromptBill",
+    "RateHeaders",
+    "ServerLimits",
     "Settings",
     "Simulator",
     "TokenRules",

@@ -1,14 +1,17 @@
 """The HTTP face of the simulated provider.
 
-Owns the way of one chat request through the simulator: read, recognise, charge, wait, deliver.
-Chat requests are served by plain ASGI, because routing would cost more than answering; everything
-else is a Starlette application: GET /v1/models, GET /bill, POST /reset, GET /health.
+Owns the way of one chat request through the simulator: read, admit, recognise, charge, wait,
+deliver. Chat requests are served by plain ASGI, because routing would cost more than answering;
+everything else is a Starlette application: GET /v1/models, GET /bill, POST /reset,
+POST /outage?fault=503, POST /recover, GET /health.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -22,17 +25,24 @@ from ondine_dagster.llm.prices import Prices
 from ondine_dagster.simulator.bill import Bill
 from ondine_dagster.simulator.chat import BadRequest, ChatRequest, read_request
 from ondine_dagster.simulator.connection import Connection, until_gone
-from ondine_dagster.simulator.faults import EARLY_MARKER, Fault, FaultPlan, draw
+from ondine_dagster.simulator.faults import (
+    EARLY_MARKER,
+    Fault,
+    FaultPlan,
+    draw,
+    outage_fault,
+    refusals_by_key,
+)
+from ondine_dagster.simulator.limits import NO_LIMITS, Clock, Limiter, ServerLimits
+from ondine_dagster.simulator.refusals import refusal_reply
 from ondine_dagster.simulator.replies import (
     Completion,
-    Reply,
     complete,
     completion_reply,
-    error_object,
     faulty_reply,
-    json_reply,
 )
 from ondine_dagster.simulator.tokens import TokenRules
+from ondine_dagster.simulator.wire import Header, Reply, error_object, json_reply
 
 _WRONG_KEY = error_object("invalid_request_error", "invalid_api_key", "Incorrect API key provided.")
 
@@ -45,7 +55,9 @@ class Settings:
 
     `latency_ms` plus up to `jitter_ms` (by seed, prompt and attempt) pass before a reply. Any model
     name is accepted; `model` is the one that GET /v1/models lists. With `api_key` every chat
-    request must carry it as a bearer token.
+    request must carry it as a bearer token. `keys` gives bearer keys refusals of their own, in the
+    notation of a fault and counted per key: `401`, or `403 code=key_limit after=100` for a key that
+    works 100 times. With `report_cost` the usage has a `cost` in USD, as OpenRouter's has.
     """
 
     model: str = "demo-model"
@@ -55,6 +67,19 @@ class Settings:
     latency_ms: float = 0
     jitter_ms: float = 0
     api_key: str | None = None
+    keys: Mapping[str, str] = field(default_factory=dict)
+    limits: ServerLimits = NO_LIMITS
+    report_cost: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_refusals", refusals_by_key(self.keys))
+
+    _refusals: Mapping[bytes, Fault] = field(init=False, repr=False, default_factory=dict)
+
+    def key_refusal(self, authorization: bytes | None, nth: int) -> Fault | None:
+        """Return the refusal of the `nth` request with this header, None where its key is good."""
+        fault = self._refusals.get(authorization) if authorization is not None else None
+        return fault if fault is not None and fault.applies(nth) else None
 
     def delay_seconds(self, prompt: str, attempt: int) -> float:
         """Return the seconds between a request and its reply."""
@@ -65,9 +90,19 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class _Arrival:
+    """Where a request comes from: its header, the hash of it, and which of its requests it is."""
+
+    authorization: bytes | None
+    sender: str | None
+    nth: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Exchange:
     """One request that was read and recognised, and what is to become of it."""
 
+    sender: str | None
     request: ChatRequest
     completion: Completion
     attempt: int
@@ -80,14 +115,33 @@ class _Exchange:
 
 
 class Provider:
-    """The ASGI application. `settings` may be replaced at any time, for the requests to come."""
+    """The ASGI application.
 
-    def __init__(self, settings: Settings, bill: Bill) -> None:
-        self.settings = settings
+    `settings` and `outage`, the fault of every request while it is not None, may be replaced at any
+    time, for the requests to come.
+    """
+
+    def __init__(self, settings: Settings, bill: Bill, clock: Clock) -> None:
         self.bill = bill
+        self.outage: Fault | None = None
+        self._clock = clock
+        self._in_service = 0
+        self._settings = settings
+        self._limiter = _limiter(settings.limits, clock)
         self.open_gate = asyncio.Event()
         self.open_gate.set()
         self._routes = _other_routes(self)
+
+    @property
+    def settings(self) -> Settings:
+        """What the provider is like. New limits start with nothing used up."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        if settings.limits != self._settings.limits:
+            self._limiter = _limiter(settings.limits, self._clock)
+        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -96,9 +150,10 @@ class Provider:
             return
         connection: Connection = scope["state"]["connection"]
         authorization = _authorization(scope)
-        connection.begin(authorization)
+        sender = None if authorization is None else hashlib.sha256(authorization).hexdigest()
+        arrival = _Arrival(authorization, sender, connection.begin(sender))
         try:
-            await self._chat(connection, authorization, receive, send)
+            await self._chat(arrival, connection, receive, send)
         except asyncio.CancelledError:
             # The server is stopping; uvicorn would log the cancellation as a crash.
             if not connection.gone:
@@ -107,58 +162,87 @@ class Provider:
             connection.finish()
 
     async def _chat(
-        self, connection: Connection, authorization: bytes | None, receive: Receive, send: Send
+        self, arrival: _Arrival, connection: Connection, receive: Receive, send: Send
     ) -> None:
-        body = await _read_body(receive)
+        outage = self.outage
+        if outage is not None:
+            self.bill.met_outage()
+        early = outage is not None and outage.kind.delivery == "reset_early"
+        body = None if early else await _read_body(receive)
         if body is None:
             self.bill.refused()
             connection.reset()
             await until_gone(receive)
             return
-        decided = self._decide(body, authorization)
+        decided = self._decide(body, arrival, outage)
         if isinstance(decided, Reply):
             self.bill.refused()
-            await _send_reply(decided, connection, send)
+            await _send_reply(decided, self._rate_headers(), connection, send)
             return
-        await self._carry_out(decided, connection, receive, send)
+        self._in_service += 1
+        try:
+            await self._carry_out(decided, connection, receive, send)
+        finally:
+            self._in_service -= 1
 
-    def _decide(self, body: bytes, authorization: bytes | None) -> _Exchange | Reply:
-        """Return what is to be done, or the refusal of a request that is wrong in itself."""
-        settings = self.settings
-        if not _authorised(settings.api_key, authorization):
+    def _decide(self, body: bytes, arrival: _Arrival, outage: Fault | None) -> _Exchange | Reply:
+        """Return what is to be done, or the refusal of a request that does not reach the model."""
+        settings, limiter = self._settings, self._limiter
+        if outage is not None and outage.refuses:
+            return refusal_reply(outage)
+        if not _authorised(settings.api_key, arrival.authorization):
             return json_reply(401, {"error": _WRONG_KEY})
+        if key_refusal := settings.key_refusal(arrival.authorization, arrival.nth):
+            return refusal_reply(key_refusal)
+        if limiter is not None and (refusal := limiter.refusal(self._in_service)):
+            self.bill.met_limit(refusal.kind)
+            return limiter.reply(refusal)
         try:
             request = read_request(body)
             attempt = self.bill.asked(request.prompt)
-            fault = settings.faults.choose(request.text, request.prompt, attempt)
+            fault = outage or settings.faults.choose(request.text, request.prompt, attempt)
         except (BadRequest, ValueError) as error:
             wrong = error_object("invalid_request_error", None, str(error))
             return json_reply(400, {"error": wrong})
-        return _Exchange(request, complete(request, settings.tokens), attempt, fault)
+        completion = complete(request, settings.tokens, settings.prices, settings.report_cost)
+        if limiter is not None:
+            limiter.admit(completion.prompt_tokens)
+        return _Exchange(arrival.sender, request, completion, attempt, fault)
 
     async def _carry_out(
         self, exchange: _Exchange, connection: Connection, receive: Receive, send: Send
     ) -> None:
         """Charge, wait, deliver. Charged first: the provider works even if the client leaves."""
         fault = exchange.fault
-        if fault is None or fault.kind.charged:
+        charged = fault is None or fault.kind.charged
+        if charged:
             self._charge(exchange)
         else:
             self.bill.refused()
         if fault is None or fault.kind.delivery != "reset_early":
             await self._wait(exchange)
+        if charged and self._limiter is not None:
+            self._limiter.answer(exchange.completion.completion_tokens)
         if fault is not None and fault.kind.delivery != "reply":
             await _break_off(fault, exchange, connection, receive)
             return
-        if not connection.gone and (fault is None or fault.kind.charged):
+        if charged and not connection.gone:
             # Before the bytes leave, so that a client that has its answer finds it on the bill.
             self.bill.answered(exchange.request.prompt)
-        await _send_reply(exchange.reply(), connection, send)
+        await _send_reply(exchange.reply(), self._rate_headers(), connection, send)
 
     def _charge(self, exchange: _Exchange) -> None:
         done = exchange.completion
-        cost = self.settings.prices.cost(done.prompt_tokens, done.completion_tokens)
-        self.bill.charge(exchange.request.prompt, cost, done.prompt_tokens, done.completion_tokens)
+        self.bill.charge(
+            exchange.request.prompt,
+            exchange.sender,
+            done.cost,
+            done.prompt_tokens,
+            done.completion_tokens,
+        )
+
+    def _rate_headers(self) -> list[Header]:
+        return [] if self._limiter is None else self._limiter.headers()
 
     async def _wait(self, exchange: _Exchange) -> None:
         delay = self.settings.delay_seconds(exchange.request.prompt, exchange.attempt)
@@ -166,6 +250,10 @@ class Provider:
             await asyncio.sleep(delay)
         if not self.open_gate.is_set():
             await self.open_gate.wait()
+
+
+def _limiter(limits: ServerLimits, clock: Clock) -> Limiter | None:
+    return None if limits == NO_LIMITS else Limiter(limits, clock)
 
 
 def _authorization(scope: Scope) -> bytes | None:
@@ -195,10 +283,11 @@ async def _read_body(receive: Receive) -> bytes | None:
     return bytes(body)
 
 
-async def _send_reply(reply: Reply, connection: Connection, send: Send) -> None:
-    await send(
-        {"type": "http.response.start", "status": reply.status, "headers": reply.header_list()}
-    )
+async def _send_reply(
+    reply: Reply, rate_headers: list[Header], connection: Connection, send: Send
+) -> None:
+    headers = reply.header_list() + rate_headers
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     # Over before the last byte leaves: the client's next request must not find this one in flight.
     connection.finish()
     await send({"type": "http.response.body", "body": reply.body})
@@ -246,6 +335,18 @@ def _other_routes(provider: Provider) -> Starlette:
         provider.bill.reset()
         return JSONResponse({"reset": True})
 
+    async def outage(request: Request) -> JSONResponse:
+        try:
+            provider.outage = outage_fault(request.query_params.get("fault", "503"))
+        except ValueError as error:
+            wrong = error_object("invalid_request_error", None, str(error))
+            return JSONResponse({"error": wrong}, status_code=400)
+        return JSONResponse({"outage": provider.outage.name})
+
+    async def recover(request: Request) -> JSONResponse:
+        provider.outage = None
+        return JSONResponse({"outage": None})
+
     async def health(request: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
@@ -258,6 +359,8 @@ def _other_routes(provider: Provider) -> Starlette:
             Route("/v1/models", models),
             Route("/bill", bill),
             Route("/reset", reset, methods=["POST"]),
+            Route("/outage", outage, methods=["POST"]),
+            Route("/recover", recover, methods=["POST"]),
             Route("/health", health),
         ],
         exception_handlers={404: not_found},

@@ -3,17 +3,17 @@
 Owns every counter that a test may compare with a ledger. A request is charged as soon as the
 provider has read it whole and did not refuse it, whether or not the client ever sees the answer;
 it is answered when a whole reply with status 200 was handed to a connection that still stood.
+A request that an outage, its key or a limit keeps from the model is no request for its prompt.
 Keys are never kept: authorization headers appear as sha256 only. All methods may be called from
 any thread.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -31,14 +31,18 @@ class PromptBill:
 class Totals:
     """Sums over all prompts. Money in picodollars, times in seconds since 1970.
 
-    `refused` counts the requests that got an error and cost nothing; `repeats` the charges beyond
-    the first of their prompt; `connections` the TCP connections that carried a chat request.
+    `refused` counts the requests that got an error and cost nothing, among them the `limited` ones
+    that met a limit of the server; `during_outage` the requests that arrived in an outage;
+    `repeats` the charges beyond the first of their prompt; `connections` the TCP connections that
+    carried a chat request.
     """
 
     requests: int = 0
     charged: int = 0
     answered: int = 0
     refused: int = 0
+    limited: int = 0
+    during_outage: int = 0
     repeats: int = 0
     picodollars: int = 0
     prompt_tokens: int = 0
@@ -52,11 +56,21 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class BillSnapshot:
-    """The bill at one instant. `authorizations` counts requests per sha256 of the header value."""
+    """The bill at one instant.
+
+    `authorizations` counts requests, and `spent` sums picodollars, per sha256 of the authorization
+    header. `limited` counts the requests that met a limit by its kind. `seconds` has one entry
+    (second, admitted, limited) for each second since the first request in which there was either.
+    `outage_times` are the arrivals during outages, in seconds since 1970.
+    """
 
     totals: Totals
     prompts: dict[str, PromptBill]
-    authorizations: dict[str, int] = field(default_factory=dict)
+    authorizations: dict[str, int]
+    spent: dict[str, int]
+    limited: dict[str, int]
+    seconds: list[tuple[int, int, int]]
+    outage_times: list[float]
 
     @property
     def repeated(self) -> dict[str, int]:
@@ -68,6 +82,10 @@ class BillSnapshot:
         document: dict[str, Any] = {
             "totals": {**asdict(self.totals), "distinct_prompts": len(self.prompts)},
             "authorizations": self.authorizations,
+            "spent": self.spent,
+            "limited": self.limited,
+            "seconds": self.seconds,
+            "outage_times": self.outage_times,
         }
         if with_prompts:
             document["prompts"] = {prompt: asdict(line) for prompt, line in self.prompts.items()}
@@ -75,13 +93,12 @@ class BillSnapshot:
 
 
 class Bill:
-    """The live counters of one simulator."""
+    """The live counters of one simulator; `clock` gives seconds since 1970."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._changed = threading.Condition()
-        self._totals = Totals()
-        self._prompts: dict[str, PromptBill] = {}
-        self._authorizations: dict[str, int] = {}
+        self._forget(in_flight=0)
 
     @property
     def totals(self) -> Totals:
@@ -93,15 +110,20 @@ class Bill:
         """Return a copy of everything as it is now."""
         with self._changed:
             prompts = {prompt: replace(line) for prompt, line in self._prompts.items()}
-            return BillSnapshot(replace(self._totals), prompts, dict(self._authorizations))
+            return BillSnapshot(
+                totals=replace(self._totals),
+                prompts=prompts,
+                authorizations=dict(self._authorizations),
+                spent=dict(self._spent),
+                limited=dict(self._limited),
+                seconds=[(second, n, m) for second, (n, m) in sorted(self._seconds.items())],
+                outage_times=list(self._outage_times),
+            )
 
     def reset(self) -> None:
         """Forget everything but the requests that are in flight."""
         with self._changed:
-            now = self._totals.in_flight
-            self._totals = Totals(in_flight=now, max_in_flight=now)
-            self._prompts = {}
-            self._authorizations = {}
+            self._forget(self._totals.in_flight)
             self._changed.notify_all()
 
     def wait_for(self, condition: Callable[[Totals], bool], timeout: float = 10.0) -> bool:
@@ -114,9 +136,13 @@ class Bill:
         with self._changed:
             self._totals.connections += 1
 
-    def arrived(self, authorization: bytes | None) -> None:
-        """Count a request whose head has arrived; it is in flight from now on."""
-        now = time.time()
+    def arrived(self, sender: str | None) -> int:
+        """Count a request whose head has arrived; it is in flight from now on.
+
+        `sender` is the sha256 of its authorization header. Returns which request of the sender it
+        is, from 1; 1 where there is no such header.
+        """
+        now = self._clock()
         with self._changed:
             totals = self._totals
             totals.requests += 1
@@ -124,21 +150,23 @@ class Bill:
             totals.max_in_flight = max(totals.max_in_flight, totals.in_flight)
             totals.first_at = now if totals.first_at is None else totals.first_at
             totals.last_at = now
-            if authorization is not None:
-                seen = hashlib.sha256(authorization).hexdigest()
-                self._authorizations[seen] = self._authorizations.get(seen, 0) + 1
+            nth = 1
+            if sender is not None:
+                nth = self._authorizations[sender] = self._authorizations.get(sender, 0) + 1
             self._changed.notify_all()
+            return nth
 
     def left(self) -> None:
         """A request is no longer in flight: replied to, dropped, or given up by its client."""
         with self._changed:
             self._totals.in_flight -= 1
-            self._totals.last_at = time.time()
+            self._totals.last_at = self._clock()
             self._changed.notify_all()
 
     def asked(self, prompt: str) -> int:
-        """Count a request for `prompt`; return which attempt it is, from 1."""
+        """Count an admitted request for `prompt`; return which attempt it is, from 1."""
         with self._changed:
+            self._count_second(0)
             line = self._prompts.setdefault(prompt, PromptBill())
             line.requests += 1
             return line.requests
@@ -149,10 +177,28 @@ class Bill:
             self._totals.refused += 1
             self._changed.notify_all()
 
+    def met_limit(self, kind: str) -> None:
+        """Count a request that met a limit of the server; it is refused as well."""
+        with self._changed:
+            self._count_second(1)
+            self._totals.limited += 1
+            self._limited[kind] = self._limited.get(kind, 0) + 1
+
+    def met_outage(self) -> None:
+        """Count a request that arrived during an outage."""
+        with self._changed:
+            self._totals.during_outage += 1
+            self._outage_times.append(self._clock())
+
     def charge(
-        self, prompt: str, picodollars: int, prompt_tokens: int, completion_tokens: int
+        self,
+        prompt: str,
+        sender: str | None,
+        picodollars: int,
+        prompt_tokens: int,
+        completion_tokens: int,
     ) -> None:
-        """Charge one request for `prompt`."""
+        """Charge one request for `prompt` to the account of its sender."""
         with self._changed:
             line = self._prompts.setdefault(prompt, PromptBill())
             line.charged += 1
@@ -163,6 +209,8 @@ class Bill:
             totals.picodollars += picodollars
             totals.prompt_tokens += prompt_tokens
             totals.completion_tokens += completion_tokens
+            if sender is not None:
+                self._spent[sender] = self._spent.get(sender, 0) + picodollars
             self._changed.notify_all()
 
     def answered(self, prompt: str) -> None:
@@ -171,3 +219,18 @@ class Bill:
             self._prompts.setdefault(prompt, PromptBill()).answered += 1
             self._totals.answered += 1
             self._changed.notify_all()
+
+    def _forget(self, in_flight: int) -> None:
+        self._totals = Totals(in_flight=in_flight, max_in_flight=in_flight)
+        self._prompts: dict[str, PromptBill] = {}
+        self._authorizations: dict[str, int] = {}
+        self._spent: dict[str, int] = {}
+        self._limited: dict[str, int] = {}
+        self._seconds: dict[int, list[int]] = {}
+        self._outage_times: list[float] = []
+
+    def _count_second(self, position: int) -> None:
+        """Count an admitted (0) or a limited (1) request in the current second."""
+        now = self._clock()
+        second = int(now - (now if self._totals.first_at is None else self._totals.first_at))
+        self._seconds.setdefault(second, [0, 0])[position] += 1

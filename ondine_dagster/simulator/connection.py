@@ -44,13 +44,13 @@ class Connection:
         """Whether the connection is closed or closing, so that no reply can arrive any more."""
         return self.transport.is_closing()
 
-    def begin(self, authorization: bytes | None) -> None:
-        """A chat request has arrived."""
+    def begin(self, sender: str | None) -> int:
+        """A chat request has arrived; return which one of its sender it is, from 1."""
         if not self._used:
             self._used = True
             self._bill.connected()
         self._busy = True
-        self._bill.arrived(authorization)
+        return self._bill.arrived(sender)
 
     def finish(self) -> None:
         """The chat request, if there is one, is over. May be called again."""

@@ -1,12 +1,13 @@
 """Which fault a request gets: the catalogue, the marker in a prompt, and the plan by seed. Pure.
 
 Owns the names of the faults, whether a provider charges for them and how they are delivered. What
-a faulty reply looks like is in `replies`, how it is delivered in `app`.
+an error looks like is in `refusals`, other faulty replies in `replies`, their delivery in `app`.
 
-A marker such as `[[fault=429 times=2 retry_after=1]]` in any message gives the fault to the first
-`times` requests with exactly these messages (to all where `times` is absent). Options: `times`,
-`retry_after` and `retry_after_ms` (sent literally as header values; quote values with spaces),
-`code` (the error code in the body) and `status` (for `html`).
+A marker such as `[[fault=429 times=2 retry_after=1]]` in any message gives the fault to requests
+with exactly these messages: to the first `times` of them (all where it is absent), once `after` of
+them got none. Further options: `retry_after` and `retry_after_ms` (sent literally as header values;
+quote values with spaces), `code` (the error code in the body; `403 code=key_limit` and its like
+are OpenRouter's spending limits) and `status` (where the catalogue says so).
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Fault:
 
     name: str
     times: int | None = None
+    after: int = 0
     retry_after: str | None = None
     retry_after_ms: str | None = None
     code: str | None = None
@@ -47,6 +49,15 @@ class Fault:
         """The catalogue's entry; every plain HTTP status has the same one."""
         return CATALOGUE.get(self.name, _STATUS)
 
+    @property
+    def refuses(self) -> bool:
+        """Whether it is an error reply that costs nothing, whatever the prompt."""
+        return self.kind.delivery == "reply" and not self.kind.charged
+
+    def applies(self, nth: int) -> bool:
+        """Return whether the `nth` request (from 1) of those it is meant for gets it."""
+        return nth > self.after and (self.times is None or nth <= self.after + self.times)
+
 
 _STATUS = FaultKind("that HTTP status with the provider's JSON error", charged=False)
 
@@ -56,7 +67,14 @@ CATALOGUE: Mapping[str, FaultKind] = {
     "content_policy": FaultKind("400, code content_filter", charged=False),
     "insufficient_quota": FaultKind("429, code insufficient_quota", charged=False),
     "html": FaultKind("500 (or `status`) with an HTML body", charged=False),
-    "error_in_200": FaultKind("200 with a top-level error object", charged=False),
+    "openrouter": FaultKind("OpenRouter's error, `status` or 500, error_type `code`", False),
+    "availability": FaultKind("OpenRouter's error.availability with `code`", charged=False),
+    "moderation": FaultKind("OpenRouter's 403 with metadata.reasons", charged=False),
+    "anthropic": FaultKind("Anthropic's error, `status` or 529 overloaded_error", charged=False),
+    "spend_limit": FaultKind("Anthropic's 400 at a spend limit that the user set", charged=False),
+    "enforced_spend_limit": FaultKind("Anthropic's 429 until the next month", charged=False),
+    "azure_content_filter": FaultKind("Azure's 400 with an innererror", charged=False),
+    "error_in_200": FaultKind("200 with a top-level error, its code `status` or 502", False),
     # The connection. A provider that has read the request works, and charges, without a listener.
     "reset_before": FaultKind("TCP reset before the request is read", False, "reset_early"),
     "reset_after": FaultKind("TCP reset after the request is read", True, "reset"),
@@ -96,6 +114,10 @@ CATALOGUE: Mapping[str, FaultKind] = {
     "float_usage": FaultKind("token counts with a fraction", charged=True),
     "string_usage": FaultKind("token counts as text", charged=True),
     "nan_usage": FaultKind("token counts NaN", charged=True),
+    "missing_cost": FaultKind("no cost in the usage", charged=True),
+    "zero_cost": FaultKind("the usage reports a cost of 0", charged=True),
+    "negative_cost": FaultKind("the usage reports a cost below 0", charged=True),
+    "string_cost": FaultKind("the usage reports its cost as text", charged=True),
     "other_model": FaultKind("another model than asked for answers", charged=True),
 }
 
@@ -116,12 +138,13 @@ def parse_fault(text: str) -> Fault:
     name, _, rest = text.strip().partition(" ")
     _check_name(name)
     options = {key: value.strip("\"'") for key, value in _OPTION.findall(rest)}
-    known = {"times", "retry_after", "retry_after_ms", "code", "status"}
+    known = {"times", "after", "retry_after", "retry_after_ms", "code", "status"}
     if unknown := options.keys() - known:
         raise ValueError(f"unknown option {sorted(unknown)} of a fault; known: {sorted(known)}")
     return Fault(
         name=name,
         times=_integer(options, "times"),
+        after=_integer(options, "after") or 0,
         retry_after=options.get("retry_after"),
         retry_after_ms=options.get("retry_after_ms"),
         code=options.get("code"),
@@ -165,7 +188,7 @@ class FaultPlan:
         drawn = draw(self.seed, "fault", prompt, attempt)
         for fault, rate in self._parsed:
             drawn -= rate
-            if drawn < 0 and _applies(fault, attempt):
+            if drawn < 0 and fault.applies(attempt):
                 return fault
         return None
 
@@ -177,17 +200,30 @@ class FaultPlan:
         marked = marked_fault(text)
         if marked is None:
             return self.planned(prompt, attempt)
-        return marked if _applies(marked, attempt) else None
+        return marked if marked.applies(attempt) else None
+
+
+def outage_fault(text: str) -> Fault:
+    """Return what meets every request of an outage: `reset`, `stall`, or any fault, as `503`."""
+    return parse_fault("reset_before" if text == "reset" else text)
+
+
+def refusals_by_key(keys: Mapping[str, str]) -> Mapping[bytes, Fault]:
+    """Return the fault of each `Authorization` header value, from the faults of bearer keys.
+
+    Raises ValueError for a fault that depends on the prompt: a key can only be refused.
+    """
+    faults = {f"Bearer {key}".encode(): parse_fault(text) for key, text in keys.items()}
+    for fault in faults.values():
+        if not fault.refuses:
+            raise ValueError(f"the fault `{fault.name}` of a key is no refusal")
+    return faults
 
 
 def draw(seed: int, purpose: str, prompt: str, attempt: int) -> float:
     """Return a number in [0, 1) that depends on the arguments alone."""
     digest = hashlib.sha256(f"{seed}|{purpose}|{prompt}|{attempt}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
-
-
-def _applies(fault: Fault, attempt: int) -> bool:
-    return fault.times is None or attempt <= fault.times
 
 
 def _check_name(name: str) -> None:

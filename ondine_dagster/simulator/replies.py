@@ -1,6 +1,7 @@
-"""What goes over the wire: good completions, errors, and faulty bodies. Pure.
+"""Completions over the wire, good and faulty. Pure.
 
-Owns the shape of every reply with a body. Which fault applies is decided in `faults`.
+Owns the shape of every reply that has status 200. Which fault applies is decided in `faults`, the
+errors are in `refusals`.
 """
 
 from __future__ import annotations
@@ -10,53 +11,48 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ondine_dagster.llm.prices import PICODOLLARS_PER_USD, Prices
 from ondine_dagster.simulator.answers import answer
 from ondine_dagster.simulator.chat import ChatRequest
 from ondine_dagster.simulator.faults import Fault
+from ondine_dagster.simulator.refusals import refusal_reply
 from ondine_dagster.simulator.tokens import TokenRules
+from ondine_dagster.simulator.wire import Payload, Reply, html_reply, json_reply
 
-Payload = dict[str, Any]
-
-_COMPACT = json.JSONEncoder(separators=(",", ":"))
 _CREATED = 1_700_000_000  # a constant, so that equal requests get equal bytes
-_JSON = (b"content-type", b"application/json")
-_HTML = (b"content-type", b"text/html; charset=utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A good answer before any fault: its text and what it costs in tokens."""
+    """A good answer before any fault: its text, its tokens, and its cost in picodollars."""
 
     text: str
     finish_reason: str
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     reasoning_tokens: int
+    cost: int
+    reports_cost: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Status, headers without the length, and body."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
-
-    def header_list(self) -> list[tuple[bytes, bytes]]:
-        """The headers with the true Content-Length."""
-        return [*self.headers, (b"content-length", b"%d" % len(self.body))]
-
-
-def complete(request: ChatRequest, rules: TokenRules) -> Completion:
+def complete(
+    request: ChatRequest, rules: TokenRules, prices: Prices, reports_cost: bool
+) -> Completion:
     """Return the simulated model's answer to `request`."""
     whole = answer(request.messages, request.schema)
     text, completion_tokens, was_cut = rules.fit(whole, request.ceiling)
+    prompt_tokens = request.prompt_tokens(rules)
+    cached_tokens = rules.cached(prompt_tokens)
     return Completion(
         text=text,
         finish_reason="length" if was_cut else "stop",
-        prompt_tokens=request.prompt_tokens(rules),
+        prompt_tokens=prompt_tokens,
+        cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,
         reasoning_tokens=min(rules.reasoning, completion_tokens),
+        cost=prices.cost(prompt_tokens, completion_tokens, cached_tokens),
+        reports_cost=reports_cost,
     )
 
 
@@ -70,61 +66,10 @@ def faulty_reply(request: ChatRequest, completion: Completion, attempt: int, fau
     if fault.name in _BODIES:
         return _BODIES[fault.name](fault)
     if fault.name not in _CHANGES:
-        return error_reply(fault)
+        return refusal_reply(fault)
     payload = _payload(request, completion, attempt)
     _CHANGES[fault.name](payload)
     return json_reply(200, payload)
-
-
-def json_reply(status: int, document: Any) -> Reply:
-    """Return `document` as JSON in ASCII, lone surrogates escaped."""
-    return Reply(status, _COMPACT.encode(document).encode("ascii"))
-
-
-def error_object(kind: str, code: str | None, message: str) -> Payload:
-    """Return an error in the provider's own shape."""
-    return {"message": message, "type": kind, "param": None, "code": code}
-
-
-def error_reply(fault: Fault) -> Reply:
-    """Return the error of a fault that is an HTTP status."""
-    status, kind, code, message = _ERRORS.get(fault.name) or _error_of(int(fault.name))
-    reply = json_reply(status, {"error": error_object(kind, fault.code or code, message)})
-    extra = {b"retry-after": fault.retry_after, b"retry-after-ms": fault.retry_after_ms}
-    headers = [(name, value.encode("latin-1")) for name, value in extra.items() if value]
-    return Reply(reply.status, reply.body, (_JSON, *headers))
-
-
-_ERRORS: Mapping[str, tuple[int, str, str | None, str]] = {
-    "context_length": (
-        400,
-        "invalid_request_error",
-        "context_length_exceeded",
-        "This model's maximum context length is 8192 tokens.",
-    ),
-    "content_policy": (
-        400,
-        "invalid_request_error",
-        "content_filter",
-        "The prompt was refused by the content policy.",
-    ),
-    "insufficient_quota": (
-        429,
-        "insufficient_quota",
-        "insufficient_quota",
-        "You exceeded your current quota.",
-    ),
-    "401": (401, "invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-    "404": (404, "invalid_request_error", "model_not_found", "The model does not exist."),
-    "429": (429, "rate_limit_error", "rate_limit_exceeded", "Rate limit reached."),
-    "503": (503, "service_unavailable_error", "server_is_overloaded", "The server is overloaded."),
-}
-
-
-def _error_of(status: int) -> tuple[int, str, str | None, str]:
-    if status < 500:
-        return status, "invalid_request_error", None, f"The request failed with status {status}."
-    return status, "server_error", None, f"The server failed with status {status}."
 
 
 def _payload(request: ChatRequest, completion: Completion, attempt: int) -> Payload:
@@ -145,27 +90,26 @@ def _payload(request: ChatRequest, completion: Completion, attempt: int) -> Payl
 
 
 def _usage(completion: Completion) -> Payload:
-    return {
+    usage: Payload = {
         "prompt_tokens": completion.prompt_tokens,
         "completion_tokens": completion.completion_tokens,
         "total_tokens": completion.prompt_tokens + completion.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": completion.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": completion.reasoning_tokens},
     }
-
-
-def _page(status: int) -> Reply:
-    return Reply(status, b"<html><body><h1>Bad gateway</h1></body></html>", (_HTML,))
+    if completion.reports_cost:
+        usage["cost"] = completion.cost / PICODOLLARS_PER_USD
+    return usage
 
 
 def _error_in_200(fault: Fault) -> Reply:
-    error = {"code": 502, "message": "Provider returned error", "metadata": {}}
-    return json_reply(200, {"error": error})
+    metadata = {} if fault.code is None else {"error_type": fault.code}
+    error = {"code": fault.status or 502, "message": "Provider returned error"}
+    return json_reply(200, {"error": error | {"metadata": metadata}})
 
 
 _BODIES: Mapping[str, Callable[[Fault], Reply]] = {
-    "html": lambda fault: _page(fault.status or 500),
-    "html_200": lambda fault: _page(200),
+    "html_200": lambda fault: html_reply(200),
     "error_in_200": _error_in_200,
     "malformed_json": lambda fault: Reply(200, b'{"id": "chatcmpl-1", "choices": [{"message": '),
     "empty_body": lambda fault: Reply(200, b""),
@@ -206,9 +150,20 @@ def _counts(change: Callable[[int], Any]) -> Callable[[Payload], None]:
     return apply
 
 
+def _cost(cost: object) -> Callable[[Payload], None]:
+    """Report this cost, whether or not the provider reports costs."""
+
+    def apply(payload: Payload) -> None:
+        payload["usage"]["cost"] = cost
+
+    return apply
+
+
 def _finish_error(payload: Payload) -> None:
     _finish("error", _half)(payload)
-    payload["choices"][0]["error"] = {"code": 502, "message": "Provider disconnected"}
+    metadata = {"error_type": "provider_unavailable"}
+    error = {"code": 502, "message": "Provider disconnected", "metadata": metadata}
+    payload["choices"][0]["error"] = error
 
 
 def _other_model(payload: Payload) -> None:
@@ -286,5 +241,9 @@ _CHANGES: Mapping[str, Callable[[Payload], Any]] = {
     "float_usage": _counts(lambda tokens: tokens + 0.5),
     "string_usage": _counts(str),
     "nan_usage": _counts(lambda tokens: float("nan")),
+    "missing_cost": lambda payload: payload["usage"].pop("cost", None),
+    "zero_cost": _cost(0),
+    "negative_cost": _cost(-0.01),
+    "string_cost": _cost("free of charge"),
     "other_model": _other_model,
 }

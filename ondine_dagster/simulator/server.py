@@ -9,7 +9,8 @@ import asyncio
 import socket
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Literal, Self
@@ -20,7 +21,8 @@ from ondine_dagster.llm.prices import Prices
 from ondine_dagster.simulator.app import DEFAULT_PRICES, Provider, Settings
 from ondine_dagster.simulator.bill import Bill
 from ondine_dagster.simulator.connection import tracked_protocol
-from ondine_dagster.simulator.faults import FaultPlan
+from ondine_dagster.simulator.faults import FaultPlan, outage_fault
+from ondine_dagster.simulator.limits import NO_LIMITS, Clock, ServerLimits
 from ondine_dagster.simulator.tokens import TokenRules
 
 DEFAULT_PORT = 8765
@@ -102,6 +104,7 @@ def _config(provider: Provider, http: HttpParser) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         date_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
     )
@@ -114,7 +117,8 @@ class Simulator:
     """A simulated provider on a loopback port, in a thread of this process.
 
     A context manager: listening from `__enter__` to `__exit__`. `bill` is live and may be read at
-    any time. Latencies in milliseconds; `port` 0 takes a free one.
+    any time. Latencies in milliseconds; `port` 0 takes a free one. `clock`, seconds since 1970, is
+    the one of the limits and of the bill.
     """
 
     def __init__(
@@ -129,7 +133,11 @@ class Simulator:
         tokens: TokenRules | None = None,
         model: str = "demo-model",
         api_key: str | None = None,
+        keys: Mapping[str, str] | None = None,
+        limits: ServerLimits = NO_LIMITS,
+        report_cost: bool = False,
         http: HttpParser = "auto",
+        clock: Clock = time.time,
     ) -> None:
         settings = Settings(
             model=model,
@@ -139,10 +147,13 @@ class Simulator:
             latency_ms=latency_ms,
             jitter_ms=jitter_ms,
             api_key=api_key,
+            keys=keys or {},
+            limits=limits,
+            report_cost=report_cost,
         )
-        self.bill = Bill()
+        self.bill = Bill(clock)
         self._address = (host, port)
-        self._provider = Provider(settings, self.bill)
+        self._provider = Provider(settings, self.bill, clock)
         self._http = http
         self._ready = threading.Event()
         self._server: _Server | None = None
@@ -173,6 +184,18 @@ class Simulator:
     def fail(self, faults: FaultPlan) -> None:
         """Replace the plan of faults, for the requests to come."""
         self.settings = replace(self.settings, faults=faults)
+
+    def outage(self, fault: str = "503") -> None:
+        """Let every request to come fail, until `recover`.
+
+        `fault` is `reset` (a TCP reset on arrival), `stall` (no answer, ever), or any fault such as
+        `503 retry_after=1`. Only what the fault charges for is billed.
+        """
+        self._provider.outage = outage_fault(fault)
+
+    def recover(self) -> None:
+        """End the outage; requests that stalled in it stay unanswered."""
+        self._provider.outage = None
 
     def reset(self) -> None:
         """Empty the bill; the attempts at each prompt count from 1 again."""
@@ -241,7 +264,7 @@ def serve(
     with _listen(host, port) as listener:
         url = "http://{}:{}".format(*listener.getsockname()[:2])
         line = f"simulator: {url}/v1 (bill: {url}/bill)"
-        config = _config(Provider(settings or Settings(), bill), "auto")
+        config = _config(Provider(settings or Settings(), bill, time.time), "auto")
         say = announce or _print_now
         _Server(config, lambda: say(line)).run(sockets=[listener])
     return bill

@@ -17,17 +17,23 @@ class TokenRules:
 
     `per_byte` counts one token per UTF-8 byte (numeric text really reaches that), `reasoning` adds
     that many hidden completion tokens to each answer, and `ignore_ceiling` bills and answers past
-    the `max_tokens` of the request, as a broken provider does.
+    the `max_tokens` of the request, as a broken provider does. `cached_share`, from 0 to 1, of the
+    prompt tokens was read from the provider's cache.
     """
 
     per_byte: bool = False
     reasoning: int = 0
     ignore_ceiling: bool = False
+    cached_share: float = 0
 
     def count(self, text: str) -> int:
         """Return the tokens of `text`: ceil(UTF-8 bytes / 4), or its bytes."""
         size = utf8_length(text)
         return size if self.per_byte else -(-size // _BYTES_PER_TOKEN)
+
+    def cached(self, prompt_tokens: int) -> int:
+        """Return how many of the prompt tokens were read from the cache."""
+        return int(prompt_tokens * self.cached_share)
 
     def fit(self, text: str, ceiling: int | None) -> tuple[str, int, bool]:
         """Return what of `text` fits, the completion tokens, and whether it was cut.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ondine_dagster.spec.accept import AcceptList, AcceptPattern, AcceptRange
+from ondine_dagster.spec.budgets import Budget
 from ondine_dagster.spec.columns import (
     ERROR_COLUMNS,
     LINEAGE_COLUMNS,
@@ -12,7 +13,7 @@ from ondine_dagster.spec.columns import (
 )
 from ondine_dagster.spec.dataset import Dataset
 from ondine_dagster.spec.limits import Limits
-from ondine_dagster.spec.llm import DeclaredPrices, Llm
+from ondine_dagster.spec.llm import DeclaredPrices, DeclaredTier, Llm
 from ondine_dagster.spec.output import Output, OutputField
 from ondine_dagster.spec.problems import FieldProblem, format_errors
 from ondine_dagster.spec.prompt import Prompt
@@ -26,8 +27,10 @@ __all__ = [
     "AcceptList",
     "AcceptPattern",
     "AcceptRange",
+    "Budget",
     "Dataset",
     "DeclaredPrices",
+    "DeclaredTier",
     "FieldProblem",
     "Limits",
     "Llm",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -61,17 +62,23 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _decimal(value: Any) -> Any:
-    """Read a price without passing through binary fractions: 0.15 is 0.15."""
-    try:
-        if isinstance(value, bool):
-            raise InvalidOperation
-        amount = value if isinstance(value, Decimal) else Decimal(str(value))
-    except InvalidOperation:
-        raise ValueError(f"is {shown(value)}; it must be an amount in USD such as 0.15") from None
-    if not amount.is_finite() or not 0 <= amount <= DEAREST_USD:
-        raise ValueError(f"is {shown(value)}; it must be an amount in USD, 0 to {DEAREST_USD}")
-    return amount
+def usd_up_to(most: int) -> Callable[[Any], Decimal]:
+    """Return a validator that reads money without passing through binary fractions."""
+
+    def decimal(value: Any) -> Decimal:
+        try:
+            if isinstance(value, bool):
+                raise InvalidOperation
+            amount = value if isinstance(value, Decimal) else Decimal(str(value))
+        except InvalidOperation:
+            raise ValueError(
+                f"is {shown(value)}; it must be an amount in USD such as 0.15"
+            ) from None
+        if not amount.is_finite() or not 0 <= amount <= most:
+            raise ValueError(f"is {shown(value)}; it must be an amount in USD, 0 to {most}")
+        return amount
+
+    return decimal
 
 
 Text = Annotated[str, Strict()]
@@ -80,7 +87,7 @@ Whole = Annotated[int, Strict()]
 Fraction = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 Number = Annotated[int | float, BeforeValidator(_number)]
-Usd = Annotated[Decimal, BeforeValidator(_decimal)]
+Usd = Annotated[Decimal, BeforeValidator(usd_up_to(DEAREST_USD))]
 
 
 class Part(BaseModel):

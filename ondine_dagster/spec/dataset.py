@@ -74,7 +74,9 @@ class Dataset(Part):
     prompt: Prompt = Field(description="What is asked about each row.")
     llm: Llm = Field(description="Which model answers, where, and for how much.")
     output: Output = Field(default=Output(), description="What an answer looks like.")
-    limits: Limits = Field(default=Limits(), description="How hard the server is pushed.")
+    limits: Limits = Field(
+        default=Limits(), description="What may be spent, and how hard the server is pushed."
+    )
 
     def output_columns(self) -> tuple[str, ...]:
         """Return the names of the columns that the answers become, in declared order."""

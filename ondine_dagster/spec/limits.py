@@ -1,4 +1,4 @@
-"""How hard the server is pushed, and how often a question may be asked."""
+"""What may be spent, how hard the server is pushed, and how often a question may be asked."""
 
 from __future__ import annotations
 
@@ -7,14 +7,68 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from ondine_dagster.spec.base import LOCAL, Fraction, Part, Whole
-from ondine_dagster.spec.problems import Location
+from ondine_dagster.spec.budgets import Budget, BudgetUsd, repeated
+from ondine_dagster.spec.problems import Location, refused_at, shown
+
+_FASTEST = 10**9  # per minute or day: beyond any provider
+Percent = Annotated[Whole, Field(ge=1, le=99)]
 
 
 class Limits(Part):
-    """Limits of one dataset. All are local: a change costs nothing."""
+    """Limits of one dataset. All are local: a change costs nothing.
+
+    Budgets hold for all runs and processes together. What a request may cost at most is set aside
+    before it is sent, so no budget is ever passed.
+    """
 
     place: ClassVar[Location] = ("limits",)
 
+    budget_usd: Annotated[BudgetUsd | None, LOCAL] = Field(
+        default=None,
+        description="The most money that this dataset may ever cost, in USD. When it is used up, "
+        "the rest of the rows waits; raise it and run again, and only the rest is paid.",
+        examples=[5],
+    )
+    budgets: tuple[Budget, ...] = Field(
+        default=(),
+        description="More budgets: of money, requests or tokens, per run, day, month or in total, "
+        "as in `[{usd: 1, per: day}, {requests: 1000, per: run}]`.",
+    )
+    warn_at_percent: Annotated[tuple[Percent, ...], LOCAL] = Field(
+        default=(75, 90),
+        description="At which percentages of a budget a run warns, each once per window.",
+        examples=[[50, 75, 90]],
+    )
+    requests_per_minute: Annotated[Whole | None, LOCAL] = Field(
+        default=None,
+        ge=1,
+        le=_FASTEST,
+        description="Requests sent per minute, over all processes that ask this model of this "
+        "server.",
+        examples=[500],
+    )
+    tokens_per_minute: Annotated[Whole | None, LOCAL] = Field(
+        default=None,
+        ge=1,
+        le=_FASTEST,
+        description="Tokens per minute, of prompts and answers, over the same processes.",
+        examples=[200_000],
+    )
+    requests_per_day: Annotated[Whole | None, LOCAL] = Field(
+        default=None,
+        ge=1,
+        le=_FASTEST,
+        description="Requests per UTC day, over the same processes. When they are used up, the "
+        "rest of the rows waits for another run.",
+        examples=[1000],
+    )
+    tokens_per_day: Annotated[Whole | None, LOCAL] = Field(
+        default=None,
+        ge=1,
+        le=_FASTEST,
+        description="Tokens per UTC day, of prompts and answers, over the same processes.",
+        examples=[1_000_000],
+    )
     concurrency: Annotated[Whole, LOCAL] = Field(
         default=16,
         ge=1,
@@ -53,3 +107,28 @@ class Limits(Part):
         description="Seconds to wait for one answer. A request that times out may be billed.",
         examples=[60],
     )
+    max_outage_seconds: Annotated[Fraction, LOCAL] = Field(
+        default=600.0,
+        ge=0,
+        description="Seconds to wait for a server that is down, asking it now and then. After "
+        "that the rest of the rows waits for another run.",
+        examples=[60],
+    )
+
+    def all_budgets(self) -> tuple[Budget, ...]:
+        """Return the budgets, `budget_usd` among them."""
+        if self.budget_usd is None:
+            return self.budgets
+        return Budget(usd=self.budget_usd, per="total"), *self.budgets
+
+    def refuse_contradictions(self) -> None:
+        """Refuse two budgets of the same, and percentages that do not rise."""
+        places: list[Location] = [("limits", "budgets", i) for i in range(len(self.budgets))]
+        if self.budget_usd is not None:
+            places.insert(0, ("limits", "budget_usd"))
+        if twice := repeated(zip(places, self.all_budgets(), strict=True)):
+            raise refused_at(twice[0][1:], twice[1], None)
+        percents = self.warn_at_percent
+        if list(percents) != sorted(set(percents)):
+            text = f"is {shown(list(percents))}; it must rise, as in [75, 90]"
+            raise refused_at(("warn_at_percent",), text, None)

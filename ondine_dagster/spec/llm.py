@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from ondine_dagster.spec.base import (
     LOCAL,
@@ -20,7 +21,7 @@ from ondine_dagster.spec.base import (
     Whole,
 )
 from ondine_dagster.spec.keys import PROVIDERS_NOT_SUPPORTED_YET
-from ondine_dagster.spec.problems import Location, shown
+from ondine_dagster.spec.problems import Location, refused_at, shown
 
 Provider = Literal["openai_compatible"]
 _EXAMPLE_URL = "https://llm.example.com/v1"
@@ -88,10 +89,8 @@ def _is_loopback(host: str) -> bool:
 Name = Annotated[FilledText, AfterValidator(_name)]
 
 
-class DeclaredPrices(Part):
-    """What the model costs. There is no free default: a model without a price is refused."""
-
-    place: ClassVar[Location] = ("llm", "prices")
+class _TokenPrices(BaseModel):
+    """Prices of tokens, of the whole request or of a long one."""
 
     input_per_million_usd: Annotated[Usd, LOCAL] = Field(
         description="USD for a million prompt tokens.", examples=[0.15]
@@ -105,9 +104,51 @@ class DeclaredPrices(Part):
         "Without it they cost as much as others.",
         examples=[0.075],
     )
+    cache_write_per_million_usd: Annotated[Usd | None, LOCAL] = Field(
+        default=None,
+        description="USD for a million prompt tokens that the provider wrote to its own cache. "
+        "Without it they cost as much as others.",
+        examples=[0.1875],
+    )
+
+
+class DeclaredTier(_TokenPrices, Part):
+    """Prices of requests with more prompt tokens than a threshold: of all their tokens."""
+
+    place: ClassVar[Location] = ("llm", "prices", "tiers")
+
+    above_prompt_tokens: Annotated[Whole, LOCAL] = Field(
+        ge=1,
+        le=10**9,
+        description="The most prompt tokens that the prices below this tier are for.",
+        examples=[200_000],
+    )
+
+
+class DeclaredPrices(_TokenPrices, Part):
+    """What the model costs. A declared price counts before the one in the price table.
+
+    There is no free default: a model whose price nobody knows is refused. A server of one's own
+    has the prices 0.
+    """
+
+    place: ClassVar[Location] = ("llm", "prices")
+
     per_request_usd: Annotated[Usd, LOCAL] = Field(
         default=0, validate_default=True, description="USD for each request.", examples=[0.0001]
     )
+    tiers: tuple[DeclaredTier, ...] = Field(
+        default=(), description="Prices of long requests, with thresholds that go up."
+    )
+
+    def refuse_contradictions(self) -> None:
+        """Refuse thresholds that do not go up."""
+        thresholds = [tier.above_prompt_tokens for tier in self.tiers]
+        for position, (lower, upper) in enumerate(pairwise(thresholds), start=1):
+            if upper <= lower:
+                location = ("tiers", position, "above_prompt_tokens")
+                text = f"is {upper}; it must be more than {lower}, the threshold before it"
+                raise refused_at(location, text, upper)
 
 
 class Llm(Part):
@@ -136,7 +177,11 @@ class Llm(Part):
         "for all servers and spellings of the model. Default: provider/name.",
         examples=["llama-3.3-70b"],
     )
-    prices: DeclaredPrices = Field(description="What the model costs.")
+    prices: DeclaredPrices | None = Field(
+        default=None,
+        description="What the model costs. Without it, the price table of the package says so "
+        "where it knows the model at this server.",
+    )
     temperature: Annotated[Fraction | None, QUESTION] = Field(
         default=None,
         ge=0,
@@ -168,11 +213,25 @@ class Llm(Part):
         "cost. Answers that were cut off are asked again under a higher ceiling, others are not.",
         examples=[256],
     )
+    raised_max_tokens: Annotated[Whole | None, REQUEST] = Field(
+        default=None,
+        le=10_000_000,
+        description="A higher ceiling, under which an answer that was cut off is asked for once "
+        "more. Both requests are paid.",
+        examples=[1024],
+    )
     max_tokens_field: Annotated[Literal["max_tokens", "max_completion_tokens"], REQUEST] = Field(
         default="max_tokens",
         description="The field of the request in which this server expects the ceiling.",
         examples=["max_completion_tokens"],
     )
+
+    def refuse_contradictions(self) -> None:
+        """Refuse a raised ceiling that is not above the first one."""
+        raised = self.raised_max_tokens
+        if raised is not None and raised <= self.max_tokens:
+            text = f"is {raised}; it must be more than llm.max_tokens, which is {self.max_tokens}"
+            raise refused_at(("raised_max_tokens",), text, raised)
 
     @property
     def model_identity(self) -> str:

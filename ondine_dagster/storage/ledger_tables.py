@@ -1,7 +1,8 @@
 """The tables of the ledger as Arrow, for people who ask in SQL.
 
 Owns how they look there: ids and keys as hex text, money as exact USD (`cost_usd`), times as
-timestamps in UTC, and `call_index`, the number of a request among those for its row, from 1.
+timestamps in UTC, `latency_ms` from reservation to settlement, and `call_index`, the number of a
+request among those for its row (of an attempt: for the first of its rows), from 1.
 """
 
 from __future__ import annotations
@@ -92,20 +93,31 @@ def _in_usd(columns: Iterable[sa.Column[Any]]) -> list[sa.ColumnElement[Any]]:
 
 
 def _attempts() -> sa.Select[Any]:
-    return sa.select(*_in_usd(schema.attempts.c)).order_by(schema.attempts.c.id)
+    attempts = schema.attempts.c
+    first = _numbered(schema.asks.c.attempt, schema.asks.c.pos).subquery()
+    latency = (attempts.t_end - attempts.t_open).label("latency_ms")
+    joined = sa.select(*_in_usd(attempts), latency, first.c.call_index).outerjoin_from(
+        schema.attempts, first, (first.c.attempt == attempts.id) & (first.c.pos == 0)
+    )
+    return joined.order_by(attempts.id)
 
 
 def _asks() -> sa.Select[Any]:
+    asks, attempts = schema.asks.c, schema.attempts.c
+    numbered = _numbered(attempts.dataset, attempts.partition, *_in_usd(asks))
+    return numbered.order_by(asks.attempt, asks.pos)
+
+
+def _numbered(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Select columns of the asks with their attempts, and the number among those for their row."""
     asks, attempts = schema.asks.c, schema.attempts.c
     # ids sort by time
     index = sa.func.row_number(type_=sa.Integer).over(
         partition_by=(attempts.dataset, asks.row_key), order_by=(asks.attempt, asks.pos)
     )
-    columns = (attempts.dataset, attempts.partition, *_in_usd(asks), index.label("call_index"))
-    joined = sa.select(*columns).join_from(
+    return sa.select(*columns, index.label("call_index")).join_from(
         schema.asks, schema.attempts, asks.attempt == attempts.id
     )
-    return joined.order_by(asks.attempt, asks.pos)
 
 
 def _answers() -> sa.Select[Any]:

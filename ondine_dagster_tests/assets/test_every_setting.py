@@ -7,9 +7,11 @@ for, what the assets look like, what is made of rows and answers. The limits are
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompts import write_prompts
 from ondine_dagster.assets.raw_rows import write_raw_rows
+from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 from ondine_dagster.llm.structured import Rejection
 from ondine_dagster.simulator import Simulator
 from ondine_dagster.spec import Dataset
@@ -69,16 +72,22 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
     provider = pipeline.provider
     return {
         "rows": [raw.schema.to_string(), raw.to_pylist(), [p.key for p in snapshot.partitions]],
-        "request": [provider.url, provider.headers(None), provider.body(prompt["messages"])],
+        "request": [provider.url, provider.headers(None), *_bodies(provider, prompt["messages"])],
         "answer key": prompt["answer_key"],
         "money": [
-            provider.prices.worst_case(1000, provider.ceiling),
-            provider.prices.cost(1000, 100, 500),
+            provider.worst_case(1000, provider.ceiling),
+            provider.cost(Completion(Verdict.OK, "", usage=Usage(1000, 100, 500, 0, 200))),
         ],
         "columns": tables.output_schema(dataset.output).to_string(),
         "answers": _read(pipeline),
         "specs": _specs(dataset, folder),
     }
+
+
+def _bodies(provider: Provider, messages: str) -> list[bytes]:
+    """Return the request as it is sent at first, and when its answer was cut off."""
+    ceilings = (provider.ceiling, provider.raised_ceiling)
+    return [provider.body(messages, ceiling) for ceiling in ceilings if ceiling is not None]
 
 
 def _read(pipeline: Pipeline) -> list[Any]:
@@ -113,11 +122,18 @@ SHOWS_IN: Mapping[str, str] = {
     "llm.prices.input_per_million_usd": "money",
     "llm.prices.output_per_million_usd": "money",
     "llm.prices.cached_input_per_million_usd": "money",
+    "llm.prices.cache_write_per_million_usd": "money",
     "llm.prices.per_request_usd": "money",
+    "llm.prices.tiers.above_prompt_tokens": "money",
+    "llm.prices.tiers.input_per_million_usd": "money",
+    "llm.prices.tiers.output_per_million_usd": "money",
+    "llm.prices.tiers.cached_input_per_million_usd": "money",
+    "llm.prices.tiers.cache_write_per_million_usd": "money",
     "llm.temperature": "request",
     "llm.top_p": "request",
     "llm.seed": "request",
     "llm.max_tokens": "request",
+    "llm.raised_max_tokens": "request",
     "llm.max_tokens_field": "request",
     "output.fields.*.type": "request",
     "output.fields.*.enum": "request",
@@ -220,7 +236,80 @@ def _unknown_after_a_stop(
     return len(bench.attempts(where="state = 'unknown'"))
 
 
+def _answers_of_four(make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]) -> int:
+    """Return how many of four rows were answered in two runs; the others wait."""
+    bench = make_bench(numbered(4), limits=limits)
+    bench.snapshot()
+    for _ in range(2):
+        bench.run(raise_on_error=False)
+    return simulator.bill.totals.charged
+
+
+def _answers_within_a_budget(
+    make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]
+) -> int:
+    (budget,) = limits.values()
+    return _answers_of_four(make_bench, simulator, {"budgets": [{"per": "total", **budget}]})
+
+
+def _warnings(make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]) -> int:
+    """Return how often a run warned of a budget of which it used a half."""
+    budgets = [{"requests": 8, "per": "total"}]
+    bench = make_bench(numbered(4), limits={"budgets": budgets, **limits})
+    bench.snapshot()
+    entries = bench.instance.all_logs(bench.run().run_id)
+    return sum(entry.level == logging.WARNING for entry in entries)
+
+
+def _sent_apart(make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]) -> bool:
+    """Return whether the second of two requests waited for half a second or more.
+
+    Replies take longer: the first one tells that fewer tokens were used than it was feared.
+    """
+    simulator.settings = replace(simulator.settings, latency_ms=800)
+    bench = make_bench(numbered(2), limits=limits)
+    bench.run_missing()
+    ((apart_ms,),) = bench.attempts("max(t_open) - min(t_open)")
+    return bool(apart_ms >= 500)
+
+
+def _survives_an_outage(
+    make_bench: MakeBench, simulator: Simulator, limits: dict[str, Any]
+) -> bool:
+    """Return whether a run goes on after an outage that is over 2 s after the tenth failure."""
+    simulator.outage()
+    bench = make_bench(numbered(12), limits={"max_attempts": 20, **limits})
+    bench.snapshot()
+
+    def recover() -> None:
+        if simulator.bill.wait_for(lambda totals: totals.requests >= 10):
+            time.sleep(2)
+        simulator.recover()
+
+    recovering = threading.Thread(target=recover)
+    recovering.start()
+    success = bench.run(raise_on_error=False).success
+    recovering.join()
+    return success
+
+
 SEEN_IN_RUNS: Mapping[str, tuple[Look, Any, Any, tuple[Any, Any]]] = {
+    "budget_usd": (_answers_of_four, 0, 1, (0, 4)),
+    "budgets.usd": (_answers_within_a_budget, {"usd": 0}, {"usd": 1}, (0, 4)),
+    "budgets.requests": (_answers_within_a_budget, {"requests": 1}, {"requests": 3}, (1, 3)),
+    "budgets.tokens": (_answers_within_a_budget, {"tokens": 0}, {"tokens": 10**6}, (0, 4)),
+    "budgets.per": (
+        _answers_within_a_budget,
+        {"requests": 2, "per": "run"},
+        {"requests": 2, "per": "total"},
+        (4, 2),
+    ),
+    "warn_at_percent": (_warnings, [50], [60], (1, 0)),
+    "requests_per_minute": (_sent_apart, None, 60, (False, True)),
+    "tokens_per_minute": (_sent_apart, None, 10_000, (False, True)),
+    "requests_per_day": (_answers_of_four, 1, 3, (1, 3)),
+    "tokens_per_day": (_answers_of_four, 1, 10**6, (0, 4)),
+    "max_outage_seconds": (_survives_an_outage, 0, 600, (False, True)),
     "concurrency": (_peak, 1, 2, (1, 2)),
     "max_attempts": (_requests_for_an_error, 1, 2, (1, 2)),
     "max_unknown": (_requests_of_unknown_outcome, 0, 1, (1, 2)),

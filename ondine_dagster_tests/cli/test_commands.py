@@ -118,6 +118,15 @@ def test_doctor_never_shows_a_key(person: Person, monkeypatch: pytest.MonkeyPatc
         assert "secret" not in result.output
 
 
+def test_doctor_counts_several_keys(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-secret-1,sk-secret-2\nsk-secret-3")
+    person.write(2)
+    for arguments in ((), (str(person.declared_in),)):
+        result = person.types("doctor", *arguments)
+        assert "OPENAI_COMPATIBLE_API_KEY is set (3 keys)" in result.stdout
+        assert "secret" not in result.output
+
+
 def test_doctor_wants_a_key_for_a_server_elsewhere(person: Person) -> None:
     person.write(1, llm={**LLM, "base_url": "https://example.com/v1"})
     result = person.types("doctor", str(person.declared_in))
@@ -141,6 +150,27 @@ def test_doctor_goes_on_after_the_first_fault(person: Person) -> None:
     assert "FAIL  data folder" in result.stdout
     assert "FAIL  source" in result.stdout
     assert "ok    model" in result.stdout
+
+
+def test_doctor_says_what_the_model_costs_and_who_says_so(person: Person) -> None:
+    known = {"provider": "openai_compatible", "name": "gpt-4o-mini"}
+    person.write(1)
+    declared = person.types("doctor", str(person.declared_in)).stdout
+    assert "$0.15 in and $0.6 out per million tokens (declared)" in declared
+    person.write(1, llm={**known, "base_url": "https://api.openai.com/v1"})
+    in_table = person.types("doctor", str(person.declared_in)).stdout
+    assert "$0.15 in and $0.6 out per million tokens (price table of 20" in in_table
+
+
+def test_a_model_without_a_price_asks_nobody(person: Person) -> None:
+    person.write(1, llm={**LLM, "base_url": person.simulator.base_url, "prices": None})
+    result = person.types("doctor", str(person.declared_in))
+    assert result.exit_code == 1
+    assert f"FAIL  model        {person.declared_in}: `llm.prices` is missing" in result.stdout
+    result = person.runs()
+    assert result.exit_code == 1
+    assert "what does demo-model cost? Give its prices" in result.output
+    assert person.simulator.bill.totals.requests == 0
 
 
 def test_doctor_finds_a_ledger_that_does_not_add_up(person: Person) -> None:
@@ -192,9 +222,6 @@ def test_unknown_requests_are_listed_with_row_and_money(person: Person) -> None:
         listed = person.types("ledger", "unknown", *arguments)
         assert attempt in listed.stdout and "row r0" in listed.stdout
         assert f"ledger resolve {attempt} --free" in listed.stderr
-    assert person.types("ledger", "unknown", "another").stdout == (
-        "No request is of unknown outcome.\n"
-    )
 
 
 @pytest.mark.parametrize("outcome", ["free", "charged"])
@@ -203,7 +230,7 @@ def test_a_person_settles_an_unknown_request(person: Person, outcome: str) -> No
     assert person.runs("--all").exit_code == 1  # held: max_unknown is 0
     done = person.types("ledger", "resolve", attempt, f"--{outcome}")
     assert done.exit_code == 0, done.output
-    assert f"1 request(s) settled as {outcome}" in done.stdout
+    assert f"1 request settled as {outcome}: $0.00" in done.stdout
     assert person.types("ledger", "check").exit_code == 0
     assert person.runs("--all").exit_code == 0
     assert person.asks("select count(*) as n from notes.results") == "n\n1\n"
@@ -234,6 +261,25 @@ def test_simulate_answers_fails_as_told_and_prints_its_bill(
     terminal.process.send_signal(signal.SIGTERM)
     assert terminal.ends() == 0
     assert "bill: 0 of 1 requests charged, $0.000000" in terminal.output
+
+
+def test_simulate_takes_limits_and_token_rules(start: Callable[..., Terminal]) -> None:
+    options = "--rpm 1 --tpm 5000 --capacity 9 --rate-headers openai --tokens-per-byte"
+    more = "--reasoning-tokens 7 --ignore-ceiling"
+    terminal = start("simulate", "--port", "0", *options.split(), *more.split())
+    terminal.wait_for("simulator: http://127.0.0.1:")
+    url = terminal.output.split()[1]
+    message = {"role": "user", "content": "[[token=abc]]"}
+    body = {"model": "m", "messages": [message], "max_tokens": 2}
+    request = Request(f"{url}/chat/completions", json.dumps(body).encode())
+    with urlopen(request, timeout=10) as reply:
+        usage = json.load(reply)["usage"]
+        assert reply.headers["x-ratelimit-limit-tokens"] == "5000"
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (13, 7 + 3)
+    with pytest.raises(OSError, match="429"):
+        urlopen(request, timeout=10)
+    terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.ends() == 0
 
 
 def test_a_port_that_is_taken_is_said(person: Person) -> None:

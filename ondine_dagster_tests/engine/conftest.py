@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 
 from ondine_dagster.engine import retry
+from ondine_dagster.engine.engine import _new_loop
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.engine.harness import Harness
 
 MakeHarness = Callable[..., Harness]
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.fixture
@@ -36,3 +39,10 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off for milliseconds."""
     monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(retry, "LONGEST_WAIT_SECONDS", 0.002)
+
+
+@pytest.fixture(params=[_new_loop, asyncio.new_event_loop], ids=["engine", "asyncio"])
+def new_loop(request: pytest.FixtureRequest) -> LoopFactory:
+    """Both loops: the engine takes uvloop where it is there."""
+    factory: LoopFactory = request.param
+    return factory

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from tenacity import AsyncRetrying, RetryCallState
@@ -33,10 +34,12 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def failure(retry_after: float | None = None) -> Failure:
-    return Failure(
-        ErrorClass.CAPACITY, ErrorCode.RATE_LIMITED, "slow down", Evidence.REFUSED, retry_after
-    )
+def failure(
+    retry_after: float | None = None,
+    code: ErrorCode = ErrorCode.RATE_LIMITED,
+    error_class: ErrorClass = ErrorClass.CAPACITY,
+) -> Failure:
+    return Failure(error_class, code, "slow down", Evidence.REFUSED, retry_after)
 
 
 def wait_after(attempt: int, retry_after: float | None = None) -> float:
@@ -61,6 +64,83 @@ def test_a_wait_that_the_provider_names_is_kept_with_a_little_jitter() -> None:
     drawn = [wait_after(1, 7.0) for _ in range(50)]
     assert all(7.0 <= wait <= 7.7 for wait in drawn)
     assert len(set(drawn)) > 1
+
+
+@pytest.mark.behaviour("P-10")
+@pytest.mark.behaviour("P-19")
+@pytest.mark.parametrize(
+    ("attempt", "told", "between"),
+    [
+        (1, None, (0.25, 0.5)),
+        (1, 0.0, (0.25, 0.5)),
+        (4, None, (2, 4)),
+        (5000, None, (15, 30)),  # and no overflow
+        (1, 0.05, (0.05, 0.055)),
+        (4, 100.0, (100, 110)),  # as told, however often it failed
+    ],
+)
+def test_the_wait_is_drawn_from_one_interval(
+    monkeypatch: pytest.MonkeyPatch,
+    attempt: int,
+    told: float | None,
+    between: tuple[float, float],
+) -> None:
+    for edge, expected in enumerate(between):
+        monkeypatch.setattr(retry.random, "uniform", lambda *ends, edge=edge: ends[edge])
+        assert wait_after(attempt, told) == pytest.approx(expected)
+
+
+NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.behaviour("P-10")
+@pytest.mark.parametrize("told", [None, 0.0, 1.5, 120.0])
+def test_a_wait_that_a_run_can_sleep_defers_nothing(told: float | None) -> None:
+    assert retry.deferred(failure(told)) is None
+    assert retry.may_repeat(failure(told))
+
+
+@pytest.mark.behaviour("P-10")
+@pytest.mark.parametrize(
+    ("told", "when"),
+    [
+        (121.0, "in 3 min (2026-11-20 12:02 UTC)"),
+        (3600.0, "in 1 h 0 min (2026-11-20 13:00 UTC)"),
+        (43_000.0, "in 11 h 57 min (2026-11-20 23:56 UTC)"),
+        (1e300, "in more than 10 years"),
+    ],
+)
+def test_a_longer_wait_stops_the_run_and_says_when_to_come_back(told: float, when: str) -> None:
+    stop = retry.deferred(failure(told), NOW)
+    assert stop is not None
+    assert stop.code is ErrorCode.RATE_LIMITED_DAILY
+    assert stop.error_class is ErrorClass.CAPACITY
+    assert when in stop.message
+    assert stop.message.startswith("slow down. ")
+    assert stop.retry_after == told
+    assert not retry.may_repeat(failure(told))
+
+
+@pytest.mark.parametrize(
+    ("code", "error_class"),
+    [
+        (ErrorCode.OVERLOADED, ErrorClass.CAPACITY),
+        (ErrorCode.SERVER_ERROR, ErrorClass.TRANSIENT),
+    ],
+)
+def test_an_outage_of_hours_keeps_its_name(code: ErrorCode, error_class: ErrorClass) -> None:
+    stop = retry.deferred(failure(7200.0, code, error_class), NOW)
+    assert stop is not None
+    assert (stop.code, stop.error_class) == (code, error_class)
+    assert "in 2 h 0 min (2026-11-20 14:00 UTC)" in stop.message
+
+
+def test_what_stops_a_run_without_a_wait_is_handed_through() -> None:
+    daily = failure(code=ErrorCode.RATE_LIMITED_DAILY)
+    assert retry.deferred(daily) is daily
+    assert not retry.may_repeat(daily)
+    # what nobody repeats is nothing to defer, whatever it asks for
+    assert retry.deferred(failure(7200.0, error_class=ErrorClass.CONFIG)) is None
 
 
 @pytest.mark.behaviour("P-10")
@@ -94,8 +174,14 @@ def test_a_provider_that_is_out_for_an_hour_stops_the_run(
     assert waits == []
 
 
+RETRYABLE = [
+    *("408", "409", "424", "429", "498", "499", "500", "502", "503", "504", "524", "529", "599"),
+    *("402 retry_after=0", "429 retry_after=0", "429 code=slow_down", "html", "reset_after"),
+]
+
+
 @pytest.mark.behaviour("P-21")
-@pytest.mark.parametrize("fault", ["429", "500", "503", "408", "409", "html"])
+@pytest.mark.parametrize("fault", RETRYABLE)
 @pytest.mark.parametrize("max_attempts", [1, 3])
 def test_no_row_is_sent_more_often_than_declared(
     make_harness: MakeHarness,
@@ -106,13 +192,13 @@ def test_no_row_is_sent_more_often_than_declared(
 ) -> None:
     harness = make_harness(simulator.base_url)
     harness.max_unknown = 100
-    rows = questions(9, "[[fault=" + fault + "]] {n}")
+    rows = questions(3, "[[fault=" + fault + "]] {n}")
     run = harness.run(rows, max_attempts=max_attempts)
-    assert simulator.bill.totals.requests == 9 * max_attempts
+    assert simulator.bill.totals.requests == 3 * max_attempts
     assert {line.requests for line in simulator.bill.snapshot().prompts.values()} == {max_attempts}
     assert {row.attempts for row in run.rows} == {max_attempts}
     assert set(run.outcomes) == {Outcome.ERROR}
-    assert len(waits) == 9 * (max_attempts - 1)
+    assert len(waits) == 3 * (max_attempts - 1)
 
 
 @pytest.mark.behaviour("P-21")
@@ -146,14 +232,27 @@ def test_a_stalled_request_is_unknown_and_charged_as_an_estimate(
     assert run.engine.progress.unknown_cost == row.unknown_cost
 
 
-@pytest.mark.parametrize(
-    "fault", ["400", "context_length", "content_policy", "413", "length", "malformed_json"]
-)
+NOT_RETRYABLE = [
+    *("400", "401", "402", "403", "404", "405", "412", "413", "418", "422", "451", "501"),
+    *("context_length", "content_policy", "insufficient_quota", "429 code=insufficient_quota"),
+    *("400 code=OperationNotSupported", "400 code=json_validate_failed"),
+    *("error_in_200", "finish_error", "malformed_json", "empty_body", "missing_choices"),
+    *("null_content", "length", "content_filter", "refusal", "tool_calls", "finish_unknown"),
+]
+
+
+@pytest.mark.behaviour("A-16")
+@pytest.mark.behaviour("E-12")
+@pytest.mark.behaviour("P-21")
+@pytest.mark.parametrize("fault", NOT_RETRYABLE)
 def test_what_cannot_get_better_is_sent_once(
     harness: Harness, simulator: Simulator, waits: list[float], fault: str
 ) -> None:
-    harness.run([*questions(5), question(f"[[fault={fault}]] {fault}")], concurrency=1)
-    assert simulator.bill.totals.requests == 6
+    rows = [question("good"), question(f"[[fault={fault}]] bad")]
+    run = harness.run(rows, concurrency=1, max_attempts=5)
+    assert simulator.bill.totals.requests == 2
+    assert run.outcomes[0] is Outcome.ANSWERED
+    assert run.outcomes[1] in (Outcome.ERROR, Outcome.NOT_ATTEMPTED)
     assert waits == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import random
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,25 +15,18 @@ from ondine_dagster.engine.engine import _new_loop
 from ondine_dagster.engine.transport import Reply, Transport
 from ondine_dagster.llm.errors import ErrorCode, Evidence, Failure
 from ondine_dagster.simulator import Simulator
+from ondine_dagster_tests.engine.conftest import LoopFactory
 from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
 
 GOOD = b'{"model":"m","messages":[{"role":"user","content":"[[token=T]]"}]}'
-
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-@pytest.fixture(params=[_new_loop, asyncio.new_event_loop], ids=["engine", "asyncio"])
-def new_loop(request: pytest.FixtureRequest) -> LoopFactory:
-    """Both loops: the engine takes uvloop where it is there."""
-    factory: LoopFactory = request.param
-    return factory
 
 
 def post(
     url: str, new_loop: LoopFactory = _new_loop, body: bytes = GOOD, seconds: float = 10
 ) -> Reply | Failure:
     async def main() -> Reply | Failure:
-        transport = Transport(url, {"authorization": "Bearer k"}, connections=2, seconds=seconds)
+        headers = [{"authorization": "Bearer k"}]
+        transport = Transport(url, headers, connections=2, seconds=seconds)
         try:
             return await transport.post(body)
         finally:
@@ -42,6 +34,29 @@ def post(
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(main())
+
+
+def post_once_more(
+    behave: Callable[[Peer], None], new_loop: LoopFactory = _new_loop, body: bytes = GOOD
+) -> Reply | Failure:
+    """Post within 0.3 s on a connection that is open: how long that took does not count."""
+
+    def answer_first(peer: Peer) -> None:
+        peer.request()
+        peer.send(reply(b"{}"))
+        behave(peer)
+
+    async def main(url: str) -> Reply | Failure:
+        transport = Transport(url, [{}], connections=1, seconds=0.3)
+        try:
+            while not isinstance(await transport.post(GOOD), Reply):
+                pass
+            return await transport.post(body)
+        finally:
+            await transport.aclose()
+
+    with RawServer(answer_first) as server, asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main(server.url))
 
 
 def failure(result: Reply | Failure) -> tuple[ErrorCode, Evidence]:
@@ -130,25 +145,48 @@ def test_a_chunked_body_without_its_end_is_unknown(new_loop: LoopFactory) -> Non
     assert failure(result) == (ErrorCode.BODY_CUT_OFF, Evidence.UNKNOWN)
 
 
-@pytest.mark.behaviour("P-12")
+@pytest.mark.behaviour("P-12", "A-16")
 @pytest.mark.parametrize("fault", ["stall", "stall_in_body"])
 def test_silence_ends_as_a_timeout_that_names_the_seconds(
     simulator: Simulator, new_loop: LoopFactory, fault: str
 ) -> None:
-    result = post(chat_url(simulator), new_loop, marked(fault), seconds=0.3)
+    result = post(chat_url(simulator), new_loop, marked(fault), seconds=1)
     assert failure(result) == (ErrorCode.TIMEOUT, Evidence.UNKNOWN)
-    assert "0.3 s" in result.message  # type: ignore[union-attr]
+    assert "within 1 s" in result.message  # type: ignore[union-attr]
 
 
-def test_a_body_that_trickles_past_the_deadline_is_a_timeout() -> None:
+@pytest.mark.behaviour("A-16")
+@pytest.mark.parametrize(
+    ("head", "drop"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-", b""),
+        (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"y"),
+        (b"HTTP/1.1 200 OK\r\n", b"A: b\r\n"),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "),
+    ],
+    ids=["silence-in-head", "one-header", "many-headers", "not-yet", "body"],
+)
+def test_a_reply_that_takes_too_long_is_a_timeout(
+    head: bytes, drop: bytes, new_loop: LoopFactory
+) -> None:
     def behave(peer: Peer) -> None:
         peer.request()
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        while not peer.leaving.wait(0.02):
-            peer.send(b" ")
+        peer.send(head)
+        for _ in range(200):
+            if peer.leaving.wait(0.05):
+                return
+            peer.send(drop)
 
-    with RawServer(behave) as server:
-        assert failure(post(server.url, seconds=0.2)) == (ErrorCode.TIMEOUT, Evidence.UNKNOWN)
+    result = post_once_more(behave, new_loop)
+    assert failure(result) == (ErrorCode.TIMEOUT, Evidence.UNKNOWN)
+
+
+@pytest.mark.behaviour("A-16")
+@pytest.mark.filterwarnings("ignore:Sending a large body")
+def test_a_server_that_reads_no_request_is_a_timeout(new_loop: LoopFactory) -> None:
+    result = post_once_more(Peer.wait_for_the_end, new_loop, b"x" * 20_000_000)
+    assert failure(result) == (ErrorCode.TIMEOUT, Evidence.UNKNOWN)
 
 
 def test_a_whole_reply_is_kept_though_it_ends_late() -> None:
@@ -266,7 +304,7 @@ def test_the_request_is_the_body_with_our_headers_and_no_cookie() -> None:
             peer.send(reply(b"{}", "Set-Cookie: session=1"))
 
     async def main(url: str) -> None:
-        transport = Transport(url, {"authorization": "Bearer k"}, connections=1, seconds=10)
+        transport = Transport(url, [{"authorization": "Bearer k"}], connections=1, seconds=10)
         await transport.post(GOOD)
         await transport.post(b"[]")
         await transport.aclose()
@@ -297,65 +335,3 @@ def test_a_reply_before_the_body_was_read_is_kept() -> None:
         result = post(server.url, body=b"x" * 1_000_000)
     assert isinstance(result, Reply)
     assert (result.status, result.body) == (413, b'{"error":"large"}')
-
-
-# the pool
-
-
-@pytest.mark.behaviour("E-7")
-def test_more_requests_than_connections_wait_for_one(simulator: Simulator) -> None:
-    async def main() -> list[Reply | Failure]:
-        transport = Transport(chat_url(simulator), {}, connections=3, seconds=10)
-        replies = await asyncio.gather(*(transport.post(GOOD) for _ in range(40)))
-        await transport.aclose()
-        return replies
-
-    replies = asyncio.run(main())
-    assert all(isinstance(one, Reply) and one.status == 200 for one in replies)
-    assert simulator.bill.totals.connections == 3
-
-
-def test_the_pool_survives_a_storm_of_cancellations(
-    simulator: Simulator, new_loop: LoopFactory
-) -> None:
-    """60 rounds of 40 requests cancelled after 0 to 30 ms on 20 connections, then 40 good ones."""
-    chance = random.Random(1)
-
-    async def give_up(transport: Transport) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(transport.post(GOOD), chance.uniform(0, 0.03))
-
-    async def main() -> list[Reply | Failure]:
-        transport = Transport(chat_url(simulator), {}, connections=20, seconds=10)
-        for _ in range(60):
-            await asyncio.gather(*(give_up(transport) for _ in range(40)))
-        replies = await asyncio.gather(*(transport.post(GOOD) for _ in range(40)))
-        await transport.aclose()
-        return replies
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        replies = runner.run(main())
-    assert all(isinstance(one, Reply) and one.status == 200 for one in replies)
-
-
-@pytest.mark.behaviour("A-1")
-def test_a_key_that_the_server_repeats_does_not_come_through() -> None:
-    def repeat(peer: Peer) -> None:
-        head = peer.request().split(b"\r\n\r\n")[0]
-        key = next(
-            line for line in head.split(b"\r\n") if line.lower().startswith(b"authorization")
-        )
-        peer.send(reply(b'{"error":{"message":"bad key: ' + key.split()[-1] + b'"}}'))
-
-    async def main(url: str) -> Reply | Failure:
-        headers = {"authorization": "Bearer sk-canary-0123456789"}
-        transport = Transport(url, headers, connections=1, seconds=10)
-        try:
-            return await transport.post(GOOD)
-        finally:
-            await transport.aclose()
-
-    with RawServer(repeat) as server:
-        result = asyncio.run(main(server.url))
-    assert isinstance(result, Reply)
-    assert result.body == b'{"error":{"message":"bad key: ***"}}'

@@ -13,9 +13,11 @@ from typing import Self
 
 from ondine_dagster.ledger.ledger import Ledger, close_ledger, open_ledger
 from ondine_dagster.ledger.writer import wait_for
+from ondine_dagster_tests.ledger.bad_disk import UNWRITABLE
 from ondine_dagster_tests.ledger.builders import answered, go, key, request
 
 _ROOT = Path(__file__).resolve().parents[2]
+LONG = "x" * 20_000
 
 
 class Child:
@@ -141,6 +143,16 @@ def answer_some(path: Path, count: str, done: str) -> None:
     signal.pause()
 
 
+def spill(path: Path, how: str, *names: str) -> None:
+    """Reserve questions, and receive their long answers while the ledger cannot be written."""
+    ledger = Ledger(path)
+    items = [go(ledger, request(name)) for name in names]
+    with UNWRITABLE[how](ledger):
+        ledger.settle_all([answered(item, text=LONG) for item in items])
+        say("spilled" if ledger.broken else "written")
+        signal.pause()
+
+
 def record(path: Path, first: str, count: str) -> None:
     """Record calls for the row r1, settled."""
     ledger = open_ledger(path)
@@ -186,6 +198,7 @@ _TASKS = {
     "hold": hold,
     "fork_and_hold": fork_and_hold,
     "answer_some": answer_some,
+    "spill": spill,
     "record": record,
     "same_questions": same_questions,
 }

@@ -141,14 +141,17 @@ def test_money_beyond_64_bits_of_floats_stays_exact(ledger: Ledger) -> None:
 
 def test_a_settlement_keeps_what_the_provider_said(ledger: Ledger) -> None:
     item = go(ledger, request("q"))
-    usage = Usage(30, 20, cached_tokens=10, reasoning_tokens=5)
-    ledger.settle(replace(answered(item), usage=usage, remote_id="gen-1"))
+    usage = Usage(30, 20, cached_tokens=10, reasoning_tokens=5, cache_write_tokens=4)
+    behind = {"provider_served": "Fireworks", "upstream_cost": 9, "is_byok": False}
+    ledger.settle(replace(answered(item), usage=usage, remote_id="gen-1", **behind))
     found = rows(
         ledger.database,
-        "SELECT prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, model_served, "
-        "remote_id, cost, cost_source, t_end >= t_open FROM attempts",
+        "SELECT prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens, "
+        "cache_write_tokens, model_served, provider_served, remote_id, cost, upstream_cost, "
+        "is_byok, cost_source, t_end >= t_open FROM attempts",
     )
-    assert found == [(30, 20, 10, 5, "m-2024", "gen-1", COST, "computed", 1)]
+    served = ("m-2024", "Fireworks", "gen-1")
+    assert found == [(30, 20, 10, 5, 4, *served, COST, 9, 0, "computed", 1)]
 
 
 def test_a_failure_keeps_its_class_and_code(ledger: Ledger) -> None:

@@ -252,21 +252,3 @@ def test_settlements_of_a_group_come_before_its_reservations(ledger: Ledger) -> 
 def test_waiting_for_nothing_returns_at_once(ledger: Ledger) -> None:
     ledger.settle_all([])
     ask_and_answer(ledger, "q")
-
-
-def test_what_could_not_be_settled_is_settled_at_the_next_chance(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk was full for a while: an answer that came then is paid, and is not asked again."""
-
-    def break_always(number: int, when: str) -> None:
-        raise LedgerUnavailable("disk I/O error")
-
-    item = go(ledger, request("q"))
-    with faulty(monkeypatch, break_always), pytest.raises(LedgerUnavailable):
-        ledger.settle(answered(item))
-    assert state(ledger, item) == "open"
-    decision = ledger.reserve(request("q"))
-    assert list(decision.hits) == [key("q")]
-    assert state(ledger, item) == "settled"
-    assert counter(ledger.database) == (COST, 0)

@@ -64,14 +64,24 @@ MESSAGES = messages_json('Say "yes".', 'Zeile 1\nZeile 2\t\\ „ж“ 😀 \x00 
     ],
 )
 def test_the_request_is_exactly_the_golden_file(golden: str, made: OpenAICompatible) -> None:
-    body = made.body(MESSAGES)
+    body = made.body(MESSAGES, made.ceiling)
     assert body.decode() + "\n" == (GOLDEN / golden).read_text(encoding="utf-8")
     assert None not in json.loads(body).values()  # a null ceiling is refused by providers
 
 
 def test_what_is_local_never_reaches_the_wire() -> None:
     narrow = {**FIELDS, "certainty": {"type": "number"}}
-    assert provider(narrow).body(MESSAGES) == provider(FIELDS).body(MESSAGES)
+    assert provider(narrow).body(MESSAGES, 9) == provider(FIELDS).body(MESSAGES, 9)
+
+
+@pytest.mark.parametrize("changes", [{}, {"temperature": 0.5, "fields": FIELDS}])
+def test_the_ceiling_is_all_that_differs_when_it_is_raised(changes: dict[str, Any]) -> None:
+    made = provider(max_tokens=64, raised_max_tokens=256, **changes)
+    assert (made.ceiling, made.raised_ceiling) == (64, 256)
+    first, second = (json.loads(made.body(MESSAGES, ceiling)) for ceiling in (64, 256))
+    assert (first.pop("max_tokens"), second.pop("max_tokens")) == (64, 256)
+    assert first == second
+    assert provider().raised_ceiling is None
 
 
 def test_the_key_is_a_bearer_token_only_where_there_is_one() -> None:
@@ -84,7 +94,7 @@ def test_no_request_counts_more_tokens_than_its_bound() -> None:
     texts = ["7" * 400, '"role":' * 50, "😀" * 100, "\n" * 100]
     for text in texts:
         messages = messages_json(None, text)
-        schema = json.loads(made.body(messages))["response_format"]["json_schema"]["schema"]
+        schema = json.loads(made.body(messages, 64))["response_format"]["json_schema"]["schema"]
         sent = len(text.encode()) + len(json.dumps(schema, ensure_ascii=False).encode())
         assert made.prompt_tokens_bound(messages) >= sent + 16
 
@@ -113,17 +123,24 @@ def test_an_answer_carries_model_usage_and_id() -> None:
     usage = {
         "prompt_tokens": 9,
         "completion_tokens": 4,
-        "prompt_tokens_details": {"cached_tokens": 8},
+        "prompt_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 3},
         "completion_tokens_details": {"reasoning_tokens": 2},
+        "cost": 0.00014,
+        "is_byok": True,
+        "cost_details": {"upstream_inference_cost": 0.1},
     }
-    done = read(reply(usage=usage))
+    done = read(reply(usage=usage, provider="Fireworks"))
     assert done == Completion(
         verdict=Verdict.OK,
         text="fine",
         finish_reason="stop",
-        usage=Usage(9, 4, 8, 2),
+        usage=Usage(9, 4, 5, 2, 3),
         model_served="served",
+        provider_served="Fireworks",
         remote_id="chatcmpl-1",
+        cost_reported=140_000_000,
+        upstream_cost=10**11,
+        is_byok=True,
     )
     with pytest.raises(AttributeError):
         done.text = "other"  # type: ignore[misc]
@@ -263,7 +280,9 @@ def test_the_dearest_answer_fits_the_ledgers_integers() -> None:
     made = provider(prices={"input_per_million_usd": 1000, "output_per_million_usd": 1000})
     done = read(reply(usage={"prompt_tokens": 10**9, "completion_tokens": 10**9}))
     assert done.usage.complete
-    assert made.prices.cost(10**9, 10**9) < 2**63
+    cost = made.cost(done).amount
+    assert cost is not None
+    assert cost < 2**63
 
 
 @pytest.mark.behaviour("P-7")
@@ -272,8 +291,58 @@ def test_a_duplicate_key_takes_its_last_value() -> None:
     assert read(body).model_served == "second"
 
 
+# what the provider says it billed
+
+
+@pytest.mark.behaviour("B-5")
+@pytest.mark.parametrize(
+    ("raw", "picodollars"),
+    [
+        ("0", 0),
+        ("0.0", 0),
+        ("0.00014", 140_000_000),
+        ("1.4e-4", 140_000_000),
+        ("0.1", 100_000_000_000),  # not 0.1000000000000000055 rounded up
+        ("1e-13", 1),
+        ("3", 3 * 10**12),
+        ("1000000", 10**18),
+    ],
+)
+def test_a_reported_cost_is_read_digit_by_digit(raw: str, picodollars: int) -> None:
+    inside = json.dumps(reply(usage={"cost": 7})).replace("7", raw)
+    beside = json.dumps(reply(cost=7)).replace("7", raw)
+    for body in (inside, beside):
+        done = read(body.encode())
+        assert done.cost_reported == picodollars
+        assert "cost_unreadable" not in done.flags
+
+
+def test_the_cost_in_the_usage_counts_before_the_one_beside_it() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 3}
+    assert read(reply(usage={**usage, "cost": 1}, cost=2)).cost_reported == 10**12
+    assert read(reply(usage={**usage, "cost": None}, cost=2)).cost_reported == 2 * 10**12
+    assert read(reply(usage={**usage, "cost": "1"}, cost=2)).cost_reported is None
+
+
+@pytest.mark.parametrize("cost", [-1, -0.01, "0.1", "NaN", True, [], {}, 10**6 + 1, 10**400, 1e300])
+def test_a_reported_cost_that_is_no_amount_is_ignored_and_flagged(cost: object) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "cost": cost}
+    done = read(reply(usage=usage))
+    assert done.cost_reported is None
+    assert done.flags == ("cost_unreadable",)
+    assert provider().cost(done).source == "computed"
+
+
+def test_a_cost_that_is_not_reported_is_no_cost_of_nothing() -> None:
+    done = read(reply())
+    assert (done.cost_reported, done.upstream_cost, done.is_byok) == (None, None, None)
+    assert done.provider_served is None
+    assert done.flags == ()
+
+
 def test_prices_of_a_declaration_are_exact() -> None:
     made = provider(prices={"input_per_million_usd": "0.15", "output_per_million_usd": "0.60"})
-    assert made.prices.input == Decimal("0.15") * 10**12
+    assert made.worst_case(10**6, 10**6) == Decimal("0.75") * 10**12
+    assert made.cost(read(reply())).amount == 5 * 150_000 + 3 * 600_000
     other = provider(prices={"input_per_million_usd": "0.16", "output_per_million_usd": "0.60"})
     assert made.price_version != other.price_version

@@ -20,10 +20,14 @@ NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
         ("0", 0),
         (" 5 ", 5),
         ("-3", 0),
+        ("-0.5", 0),
         ("86400", 86400),
+        ("1e300", 1e300),  # huge, and for the engine to cap
         ("Fri, 20 Nov 2026 12:01:30 GMT", 90),
         ("Fri, 20 Nov 2026 12:01:30 -0000", 90),
         ("Fri, 20 Nov 2026 14:01:30 +0200", 90),
+        ("Friday, 20-Nov-26 12:01:30 GMT", 90),
+        ("Fri Nov 20 12:01:30 2026", 90),
         ("Fri, 20 Nov 2026 11:00:00 GMT", 0),
         (
             "Fri, 20 Nov 9999 11:00:00 GMT",
@@ -55,6 +59,9 @@ def test_a_form_is_read_or_ignored(text: str, seconds: float | None) -> None:
         ({"retry-after-ms": "1500", "retry-after": "7"}, 1.5),
         ({"retry-after-ms": "soon", "retry-after": "7"}, 7),
         ({"retry-after-ms": "-1"}, 0),
+        ({"retry-after-ms": "0", "retry-after": "7"}, 0),
+        ({"retry-after-ms": "250.5"}, 0.2505),
+        ({"retry-after-ms": "nan", "retry-after": "soon"}, None),
     ],
 )
 def test_milliseconds_win_over_seconds(headers: dict[str, str], seconds: float | None) -> None:

@@ -32,9 +32,21 @@ def body(text: str, *, schema: dict[str, Any] | None = None, **extra: Any) -> di
     return request | extra
 
 
-def ask(simulator: Simulator, text: str, **extra: Any) -> httpx.Response:
+class Clock:
+    """A clock that a test sets; the start of a UTC day."""
+
+    def __init__(self) -> None:
+        self.now = 86_400.0 * 20_000
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ask(simulator: Simulator, text: str, *, key: str | None = None, **extra: Any) -> httpx.Response:
     """Ask one question on a connection of its own."""
-    return httpx.post(f"{simulator.base_url}/chat/completions", json=body(text, **extra))
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    url = f"{simulator.base_url}/chat/completions"
+    return httpx.post(url, json=body(text, **extra), headers=headers)
 
 
 def content(response: httpx.Response) -> Any:

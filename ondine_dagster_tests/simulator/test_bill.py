@@ -15,6 +15,12 @@ from ondine_dagster.llm.prices import Prices
 from ondine_dagster.simulator import Simulator, TokenRules, answer, prompt_sha256
 from ondine_dagster_tests.simulator.clients import SCHEMA, ask, body, content, open_socket, send
 
+_TEXTS = ("one", "two", "three", "four")
+
+
+def _hashed(key: str) -> str:
+    return hashlib.sha256(f"Bearer {key}".encode()).hexdigest()
+
 
 def test_a_repeated_prompt_is_charged_again_and_counted_as_a_repeat(simulator: Simulator) -> None:
     for text in ("one", "one", "two", "one"):
@@ -46,6 +52,27 @@ def test_money_is_tokens_by_price_to_the_picodollar(
     assert simulator.bill.totals.picodollars == expected
     assert simulator.bill.totals.prompt_tokens == usage["prompt_tokens"]
     assert simulator.bill.totals.completion_tokens == usage["completion_tokens"]
+
+
+def test_cached_tokens_are_a_share_of_the_prompt_and_have_their_price(
+    simulator_factory: Callable[..., Simulator],
+) -> None:
+    prices = Prices.per_million_usd(
+        input=Decimal("1"), output=Decimal("2"), cached_input=Decimal("0.25")
+    )
+    simulator = simulator_factory(prices=prices, tokens=TokenRules(cached_share=0.5))
+    usage = ask(simulator, "a" * 84).json()["usage"]
+    assert (usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]) == (21, 10)
+    expected = 11 * 1_000_000 + 10 * 250_000 + usage["completion_tokens"] * 2_000_000
+    assert simulator.bill.totals.picodollars == expected
+
+
+def test_a_reported_cost_is_what_is_charged(simulator_factory: Callable[..., Simulator]) -> None:
+    simulator = simulator_factory(report_cost=True)
+    cost = json.loads(ask(simulator, "hello").text, parse_float=Decimal)["usage"]["cost"]
+    assert cost * 10**12 == simulator.bill.totals.picodollars > 0
+    assert "cost" not in ask(simulator, "[[fault=missing_cost]]").json()["usage"]
+    assert "cost" not in ask(simulator_factory(), "hello").json()["usage"]
 
 
 def test_a_token_is_four_bytes_or_one(simulator_factory: Callable[..., Simulator]) -> None:
@@ -127,9 +154,21 @@ def test_keys_are_known_by_their_hash_only(simulator: Simulator) -> None:
     url = f"{simulator.base_url}/chat/completions"
     httpx.post(url, json=body("hello"), headers={"authorization": "Bearer secret-key"})
     bill = httpx.get(f"{simulator.url}/bill")
-    seen = hashlib.sha256(b"Bearer secret-key").hexdigest()
-    assert bill.json()["authorizations"] == {seen: 1}
+    assert bill.json()["authorizations"] == {_hashed("secret-key"): 1}
     assert "secret-key" not in bill.text
+
+
+def test_money_is_known_by_key(simulator: Simulator) -> None:
+    for key, text in (("a", "one"), ("b", "two"), ("b", "three"), ("b", "[[fault=503]]")):
+        ask(simulator, text, key=key)
+    ask(simulator, "four")
+    bill = simulator.bill.snapshot()
+    lines = {text: bill.prompts[prompt_sha256(body(text)["messages"])] for text in _TEXTS}
+    assert bill.spent == {
+        _hashed("a"): lines["one"].picodollars,
+        _hashed("b"): lines["two"].picodollars + lines["three"].picodollars,
+    }
+    assert sum(bill.spent.values()) == bill.totals.picodollars - lines["four"].picodollars
 
 
 def test_the_bill_over_http_is_the_bill_in_the_process(simulator: Simulator) -> None:

@@ -64,6 +64,9 @@ CHECKS: dict[str, Callable[[httpx.Response], bool]] = {
     "float_usage": lambda r: isinstance(_usage(r), float),
     "string_usage": lambda r: isinstance(_usage(r), str),
     "nan_usage": lambda r: math.isnan(_usage(r)),
+    "zero_cost": lambda r: r.json()["usage"]["cost"] == 0,
+    "negative_cost": lambda r: r.json()["usage"]["cost"] < 0,
+    "string_cost": lambda r: isinstance(r.json()["usage"]["cost"], str),
     "other_model": lambda r: r.json()["model"] == "m-fallback",
 }
 
@@ -78,6 +81,84 @@ ERRORS = {
     "content_policy": (400, "content_filter"),
     "insufficient_quota": (429, "insufficient_quota"),
 }
+
+
+_BUDGET = "openrouter_in_flight_budget"
+
+# One line per error of a real provider: its status, and what stands where in its `error`.
+REAL_ERRORS: dict[str, tuple[int, Callable[[Any], bool]]] = {
+    "402": (402, lambda e: e["type"] == "invalid_request_error" and e["code"] is None),
+    "402 code=in_flight_budget retry_after=2": (
+        402,
+        lambda e: e["code"] == 402 and e["metadata"] == {"limit_source": _BUDGET},
+    ),
+    "402 code=credits": (402, lambda e: e["metadata"] == {"limit_source": "openrouter_credits"}),
+    "403": (403, lambda e: "metadata" not in e),
+    "403 code=key_limit": (
+        403,
+        lambda e: (
+            e["metadata"]["limit_source"] == "openrouter_key_limit" and e["metadata"]["resets_at"]
+        ),
+    ),
+    "403 code=workspace_budget": (
+        403,
+        lambda e: e["metadata"]["limit_source"] == "openrouter_workspace_budget",
+    ),
+    "moderation": (403, lambda e: e["metadata"]["reasons"] and e["metadata"]["flagged_input"]),
+    "openrouter status=400 code=context_length_exceeded": (
+        400,
+        lambda e: e["code"] == 400 and e["metadata"] == {"error_type": "context_length_exceeded"},
+    ),
+    "availability code=capacity_exhausted retry_after=3": (
+        429,
+        lambda e: (
+            "code" not in e
+            and e["http_status"] == 429
+            and e["availability"]
+            == {"code": "capacity_exhausted", "retryable": True, "retry_after": 3}
+        ),
+    ),
+    "availability code=no_endpoints": (404, lambda e: not e["availability"]["retryable"]),
+    "429 code=organization_spend_limit_exceeded": (
+        429,
+        lambda e: (
+            e["code"] == "organization_spend_limit_exceeded" and e["type"] == "insufficient_quota"
+        ),
+    ),
+    "anthropic": (529, lambda e: e["type"] == "overloaded_error" and "code" not in e),
+    "anthropic status=429 retry_after=1": (429, lambda e: e["type"] == "rate_limit_error"),
+    "spend_limit": (400, lambda e: e["message"].startswith("You have reached your specified API")),
+    "enforced_spend_limit": (
+        429,
+        lambda e: e["details"] == {"error_code": "enforced_spend_limit_reached"},
+    ),
+    "azure_content_filter": (
+        400,
+        lambda e: (
+            e["code"] == "content_filter"
+            and e["innererror"] == {"code": "ResponsibleAIPolicyViolation"}
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REAL_ERRORS)
+def test_an_error_of_a_real_provider_looks_like_it_and_costs_nothing(
+    simulator: Simulator, fault: str
+) -> None:
+    response = ask(simulator, f"hello [[fault={fault}]]")
+    status, check = REAL_ERRORS[fault]
+    assert response.status_code == status
+    assert check(response.json()["error"])
+    assert response.headers.get("retry-after") == parse_fault(fault).retry_after
+    assert (simulator.bill.totals.charged, simulator.bill.totals.refused) == (0, 1)
+
+
+def test_an_error_in_200_takes_a_code_and_a_type(simulator: Simulator) -> None:
+    response = ask(simulator, "[[fault=error_in_200 status=429 code=rate_limit_exceeded]]")
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (200, 429)
+    assert error["metadata"] == {"error_type": "rate_limit_exceeded"}
 
 
 @pytest.mark.parametrize("fault", CHECKS)
@@ -105,7 +186,8 @@ def test_an_error_status_has_the_provider_s_json_and_costs_nothing(
 
 
 def test_every_fault_of_the_catalogue_is_tested_here_or_with_a_bare_socket() -> None:
-    by_reply = CHECKS.keys() | ERRORS.keys() | {"html"}
+    elsewhere = {"html", "missing_cost"}
+    by_reply = CHECKS.keys() | ERRORS.keys() | elsewhere | {text.split()[0] for text in REAL_ERRORS}
     by_socket = {name for name, kind in CATALOGUE.items() if kind.delivery != "reply"}
     assert CATALOGUE.keys() == (by_reply & CATALOGUE.keys()) | by_socket
     assert len(by_socket) == 6
@@ -150,6 +232,11 @@ def test_a_marker_with_times_fails_that_often_for_each_prompt(simulator: Simulat
     second = [ask(simulator, "two [[fault=500 times=2]]").status_code for _ in range(3)]
     assert first == [500, 500, 200, 200]
     assert second == [500, 500, 200]
+
+
+def test_a_marker_with_after_lets_that_many_pass_first(simulator: Simulator) -> None:
+    text = "[[fault=500 after=2 times=1]]"
+    assert [ask(simulator, text).status_code for _ in range(4)] == [200, 200, 500, 200]
 
 
 def test_an_unreadable_marker_is_refused_and_named(simulator: Simulator) -> None:

@@ -38,6 +38,19 @@ _SCORE = "output.fields.score"
 _LABEL = "output.fields.label"
 _NOTE = "output.fields.note"
 _PLAIN_TEXT = attributes(output={})
+_TIER = "llm.prices.tiers"
+
+
+def _tier(key: str, before: Any, after: Any) -> Change:
+    """Change a key of a tier that reaches from 500 prompt tokens up."""
+    tier = {"above_prompt_tokens": 500, "input_per_million_usd": 3, "output_per_million_usd": 30}
+    return Change(_TIER, [{**tier, key: before}], [{**tier, key: after}])
+
+
+def _budget(unit: str, before: Any, after: Any) -> Change:
+    """Change the amount of a budget per day."""
+    return Change("limits.budgets", *([{unit: amount, "per": "day"}] for amount in (before, after)))
+
 
 CHANGES: dict[str, Change] = {
     "name": Change("name", "reviews", "opinions"),
@@ -59,11 +72,20 @@ CHANGES: dict[str, Change] = {
     "llm.prices.cached_input_per_million_usd": Change(
         "llm.prices.cached_input_per_million_usd", 0.01, 0.02
     ),
+    "llm.prices.cache_write_per_million_usd": Change(
+        "llm.prices.cache_write_per_million_usd", 2, 3
+    ),
     "llm.prices.per_request_usd": Change("llm.prices.per_request_usd", 0, 0.001),
+    f"{_TIER}.above_prompt_tokens": _tier("above_prompt_tokens", 500, 5000),
+    f"{_TIER}.input_per_million_usd": _tier("input_per_million_usd", 3, 4),
+    f"{_TIER}.output_per_million_usd": _tier("output_per_million_usd", 30, 40),
+    f"{_TIER}.cached_input_per_million_usd": _tier("cached_input_per_million_usd", 1, 2),
+    f"{_TIER}.cache_write_per_million_usd": _tier("cache_write_per_million_usd", 1, 2),
     "llm.temperature": Change("llm.temperature", 0, 1.5),
     "llm.top_p": Change("llm.top_p", 0.5, 0.9),
     "llm.seed": Change("llm.seed", 1, 2),
     "llm.max_tokens": Change("llm.max_tokens", 16, 32),
+    "llm.raised_max_tokens": Change("llm.raised_max_tokens", 2048, 4096),
     "llm.max_tokens_field": Change("llm.max_tokens_field", "max_tokens", "max_completion_tokens"),
     "output.fields.*.type": Change(f"{_NOTE}.type", "string", "boolean"),
     "output.fields.*.enum": Change(f"{_LABEL}.enum", ["good", "bad"], ["good", "bad", "mixed"]),
@@ -77,6 +99,19 @@ CHANGES: dict[str, Change] = {
     "output.fields.*.accept.maximum": Change(f"{_SCORE}.accept", {"maximum": 1}, {"maximum": 2}),
     "output.fields.*.accept.pattern": Change(f"{_NOTE}.accept", {"pattern": "a"}, {"pattern": "b"}),
     "output.column": Change("output.column", "summary", "answer", _PLAIN_TEXT),
+    "limits.budget_usd": Change("limits.budget_usd", 1, 2),
+    "limits.budgets.usd": _budget("usd", 1, 2),
+    "limits.budgets.requests": _budget("requests", 1, 2),
+    "limits.budgets.tokens": _budget("tokens", 1, 2),
+    "limits.budgets.per": Change(
+        "limits.budgets", [{"usd": 1, "per": "run"}], [{"usd": 1, "per": "total"}]
+    ),
+    "limits.warn_at_percent": Change("limits.warn_at_percent", [50], [60]),
+    "limits.requests_per_minute": Change("limits.requests_per_minute", 1, 2),
+    "limits.tokens_per_minute": Change("limits.tokens_per_minute", 1, 2),
+    "limits.requests_per_day": Change("limits.requests_per_day", 1, 2),
+    "limits.tokens_per_day": Change("limits.tokens_per_day", 1, 2),
+    "limits.max_outage_seconds": Change("limits.max_outage_seconds", 1, 2),
     "limits.concurrency": Change("limits.concurrency", 1, 2),
     "limits.max_attempts": Change("limits.max_attempts", 1, 2),
     "limits.max_unknown": Change("limits.max_unknown", 0, 1),

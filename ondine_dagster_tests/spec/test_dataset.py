@@ -23,7 +23,7 @@ from ondine_dagster.spec import (
     Prompt,
     Source,
 )
-from ondine_dagster_tests.spec.declarations import attributes, changed, only_problem
+from ondine_dagster_tests.spec.declarations import attributes, changed, only_problem, without
 
 
 def _dataset(**changes: Any) -> Dataset:
@@ -39,6 +39,7 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     assert dataset.partitions == Partitions(rows=5000)
     assert dataset.output == Output(fields={}, column="response")
     assert dataset.llm.max_tokens == 1024
+    assert dataset.llm.raised_max_tokens is None
     assert dataset.llm.temperature is None
     assert dataset.limits == Limits(
         concurrency=16,
@@ -75,12 +76,17 @@ def test_a_mapping_and_python_objects_declare_the_same() -> None:
 
 def test_prices_are_exact() -> None:
     prices = _llm(prices={"input_per_million_usd": 0.1, "output_per_million_usd": 3}).prices
+    assert prices is not None
     assert prices.input_per_million_usd * 3 == Decimal("0.3")
     assert prices.per_request_usd == Decimal(0)
 
 
+def test_prices_may_be_left_to_the_price_table() -> None:
+    assert Dataset.model_validate(without("llm.prices")).llm.prices is None
+
+
 @pytest.mark.parametrize("values", [attributes(), attributes(output={}), attributes(output={
-    "column": "summary"})])  # fmt: skip
+    "column": "summary"}), without("llm.prices")])  # fmt: skip
 def test_what_was_written_down_can_be_read_back(values: dict[str, Any]) -> None:
     dataset = Dataset.model_validate(values)
     assert Dataset.model_validate(dataset.model_dump()) == dataset

@@ -82,6 +82,11 @@ def test_a_planned_field_type_is_refused_by_name(kind: str) -> None:
         ("temperature", "did you mean `llm.temperature`?"),
         ("model", "unknown key `model` in the declaration; did you mean `llm.name`?"),
         ("limits.max_retries", "unknown key `max_retries` in limits; did you mean `max_attempts`?"),
+        ("limits.budget", "unknown key `budget` in limits; did you mean `budget_usd`?"),
+        ("limits.rpm", "unknown key `rpm` in limits; did you mean `requests_per_minute`?"),
+        ("limits.tpd", "unknown key `tpd` in limits; did you mean `tokens_per_day`?"),
+        ("limits.max_outage", "in limits; did you mean `max_outage_seconds`?"),
+        ("max_cost", "in the declaration; did you mean `limits.budget_usd`?"),
         ("output.fields.score.min", "in output.fields.score; did you mean `minimum`?"),
         ("llm.prices.input_per_million", "in llm.prices; did you mean `input_per_million_usd`?"),
         ("partitions.qqq", "unknown key `qqq` in partitions; known keys: rows"),
@@ -140,7 +145,7 @@ _WRONG: list[tuple[str, Any, str]] = [
     ("llm.provider", "opnai", "is 'opnai'; it must be 'openai_compatible'"),
     ("llm.name", " m", "no spaces around it"),
     ("llm.identity", "a\nb", "no line breaks"),
-    ("llm.prices", None, "is empty"),
+    ("llm.prices", 0.15, "is 0.15; it must be a mapping"),
     ("llm.prices.input_per_million_usd", -1, "is -1; it must be an amount in USD, 0 to 10000"),
     ("llm.prices.output_per_million_usd", 10_001, "must be an amount in USD, 0 to 10000"),
     ("llm.prices.input_per_million_usd", "cheap", "is 'cheap'; it must be an amount in USD"),
@@ -161,6 +166,9 @@ _WRONG: list[tuple[str, Any, str]] = [
     ),
     ("llm.max_tokens", 0, "is 0; it must be at least 1"),
     ("llm.max_tokens", None, "is empty; it must be a whole number"),
+    ("llm.raised_max_tokens", 1024, "must be more than llm.max_tokens, which is 1024"),
+    ("llm.raised_max_tokens", 10_000_001, "it must be at most"),
+    ("llm.prices.tiers", {}, "is {}; it must be a list"),
     ("llm.max_tokens_field", "tokens", "it must be one of 'max_tokens'"),
     ("output.fields.score.type", "int", "it must be one of 'string', 'integer'"),
     ("output.fields.score.required", "no", "is 'no'; it must be true or false"),
@@ -190,6 +198,27 @@ _WRONG: list[tuple[str, Any, str]] = [
     ("output.fields", {True: {"type": "string"}}, "has a name that is not text"),
     ("output.column", "response", "the column of a plain text answer, but there are fields"),
     ("limits", None, "is empty; write its settings below it"),
+    ("limits.budget_usd", -1, "is -1; it must be an amount in USD, 0 to 1000000"),
+    ("limits.budget_usd", "five", "is 'five'; it must be an amount in USD"),
+    ("limits.budget_usd", 1_000_001, "it must be an amount in USD, 0 to 1000000"),
+    ("limits.budgets", {"usd": 1, "per": "day"}, "it must be a list"),
+    ("limits.budgets", [5], "[0]` is 5; it must be a mapping"),
+    ("limits.budgets", [{"per": "day"}], "[0]` has no amount; it must have exactly one of usd"),
+    ("limits.budgets", [{"usd": 1, "tokens": 1, "per": "day"}], "[0]` has usd and tokens; it must"),
+    ("limits.budgets", [{"usd": 1}], "[0].per` is missing; it is required"),
+    ("limits.budgets", [{"usd": 1, "per": "week"}], "is 'week'; it must be one of 'run', 'day'"),
+    ("limits.budgets", [{"tokens": -1, "per": "day"}], "[0].tokens` is -1; it must be at least 0"),
+    ("limits.budgets", [{"requests": 1.5, "per": "day"}], "is 1.5; it must be a whole number"),
+    ("limits.warn_at_percent", 75, "is 75; it must be a list"),
+    ("limits.warn_at_percent", [0], "[0]` is 0; it must be at least 1"),
+    ("limits.warn_at_percent", [75, 100], "[1]` is 100; it must be at most 99"),
+    ("limits.warn_at_percent", [90, 75], "is [90, 75]; it must rise, as in [75, 90]"),
+    ("limits.warn_at_percent", [75, 75], "is [75, 75]; it must rise"),
+    ("limits.requests_per_minute", 0, "is 0; it must be at least 1"),
+    ("limits.tokens_per_minute", 0.5, "is 0.5; it must be a whole number"),
+    ("limits.requests_per_day", 0, "is 0; it must be at least 1"),
+    ("limits.tokens_per_day", 0, "is 0; it must be at least 1"),
+    ("limits.max_outage_seconds", -1, "is -1; it must be at least 0"),
     ("limits.concurrency", 0, "is 0; it must be at least 1"),
     ("limits.concurrency", 1001, "is 1001; it must be at most 1000"),
     ("limits.max_attempts", 0, "is 0; it must be at least 1"),
@@ -208,6 +237,35 @@ def test_a_wrong_value_is_refused_with_what_would_be_right(
     problem = only_problem(changed(path, value))
     assert message in problem.message
     assert problem.message.startswith(f"`{path}")
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "path", "message"),
+    [
+        ([0], "[0].above_prompt_tokens", "is 0; it must be at least 1"),
+        ([1, 5, 5], "[2].above_prompt_tokens", "is 5; it must be more than 5"),
+        ([5, 4], "[1].above_prompt_tokens", "is 4; it must be more than 5"),
+        (["5"], "[0].above_prompt_tokens", "is '5'; it must be a whole number"),
+        ([None], "[0].above_prompt_tokens", "is empty; it must be a whole number"),
+    ],
+)
+def test_thresholds_of_prices_that_do_not_go_up_are_refused(
+    thresholds: list[Any], path: str, message: str
+) -> None:
+    prices = {"input_per_million_usd": 1, "output_per_million_usd": 1}
+    tiers = [{**prices, "above_prompt_tokens": threshold} for threshold in thresholds]
+    problem = only_problem(changed("llm.prices.tiers", tiers))
+    assert problem.path == f"llm.prices.tiers{path}"
+    assert message in problem.message
+
+
+def test_an_unknown_key_of_a_tier_is_refused_with_the_right_one() -> None:
+    tier = {"above_tokens": 1, "input_per_million_usd": 1, "output_per_million_usd": 1}
+    messages = {one.message for one in problems(changed("llm.prices.tiers", [tier]))}
+    assert messages == {
+        "`llm.prices.tiers[0].above_prompt_tokens` is missing; it is required",
+        "unknown key `above_tokens` in llm.prices.tiers[0]; did you mean `above_prompt_tokens`?",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
@@ -242,7 +300,6 @@ def test_two_fields_cannot_become_one_column(column: str) -> None:
         "llm.provider",
         "llm.name",
         "llm.base_url",
-        "llm.prices",
         "llm.prices.input_per_million_usd",
         "llm.prices.output_per_million_usd",
         "output.fields.score.type",
@@ -253,11 +310,11 @@ def test_a_missing_setting_is_named(path: str) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    values = changed("llm.temprature", 1, changed("limits.budget_usd", 5, without("name")))
+    values = changed("llm.temprature", 1, changed("limits.max_rejected", 5, without("name")))
     assert {problem.path for problem in problems(values)} == {
         "name",
         "llm.temprature",
-        "limits.budget_usd",
+        "limits.max_rejected",
     }
 
 
@@ -275,7 +332,7 @@ def test_types_of_a_parquet_source_are_refused() -> None:
     ("part", "arguments", "sentence"),
     [
         (Llm, {"temprature": 1}, "unknown key `temprature` in llm; did you mean"),
-        (Limits, {"budget_usd": 1}, "`limits.budget_usd` is not supported yet"),
+        (Limits, {"max_rejected": 1}, "`limits.max_rejected` is not supported yet"),
         (Source, {"path": "x.xlsx"}, "`source.path` is 'x.xlsx'"),
         (Partitions, {"rows": 0}, "`partitions.rows` is 0"),
         (Prompt, {"template": "{{"}, "`prompt.template` is no valid Jinja template"),

@@ -1,0 +1,167 @@
+"""What rows will need before anybody is asked: which questions are paid, and what the rest costs.
+
+Owns the counting that `plan`, the metadata of `prompts` and the estimate of a step share.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.ledger.coverage import Cover, Covered, covered, reading
+from ondine_dagster.ledger.estimates import Estimate, Estimator, Size, learnt
+from ondine_dagster.storage.lake import Lake
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy.engine import Connection
+
+BATCH_ROWS = 5000
+# notes of a `prompts` file: the estimate for its rows, and the run in which it was made
+ESTIMATE_NOTE, RUN_NOTE = "ondine.estimate", "ondine.run"
+# Beyond it, a question that comes again may be counted twice: memory has to stay bounded.
+_MOST_REMEMBERED = 1_000_000
+
+
+class Need(StrEnum):
+    """What a row needs, or has."""
+
+    NEW = "new"  # never asked
+    STALE = "stale"  # asked before, but another question
+    CUT = "cut"  # its answer was cut off, and the ceiling is higher now: asked again
+    PAID = "paid"  # answered, or failed for good
+    ASKING = "asking"  # another run is asking right now
+    HELD = "held"  # too many requests of unknown outcome
+    NOT_RENDERED = "not rendered"  # there is nothing to ask
+
+
+_NEEDS = {
+    Cover.PAID: Need.PAID,
+    Cover.CUT: Need.CUT,
+    Cover.ASKING: Need.ASKING,
+    Cover.HELD: Need.HELD,
+}
+_TO_ASK = frozenset({Need.NEW, Need.STALE, Need.CUT})
+
+
+class RowNeed(NamedTuple):
+    """A row's need; `reason` says why it is stale, `base_url` who answered it.
+
+    `key` and `size` are those of its question, where it has to be asked.
+    """
+
+    need: Need
+    key: bytes = b""
+    size: Size = (0, 0)
+    reason: str | None = None
+    base_url: str | None = None
+
+
+class Questions:
+    """Questions to ask: each is asked once, however many rows have it."""
+
+    def __init__(self, seen: set[bytes] | None = None) -> None:
+        """`seen` are questions that were counted elsewhere; those counted here join them."""
+        self._seen: set[bytes] = set() if seen is None else seen
+        self._first: Counter[Size] = Counter()
+        self._cut: Counter[Size] = Counter()
+        self.rows = 0
+        self.repeated = 0
+
+    def add(self, row: RowNeed) -> None:
+        """Count a row, where it has to be asked."""
+        if row.need not in _TO_ASK:
+            return
+        self.rows += 1
+        if row.key in self._seen:
+            self.repeated += 1
+            return
+        if len(self._seen) < _MOST_REMEMBERED:
+            self._seen.add(row.key)
+        (self._cut if row.need is Need.CUT else self._first)[row.size] += 1
+
+    def estimate(self, estimator: Estimator) -> Estimate:
+        """Return what these questions will probably use."""
+        return estimator.first(self._first) + estimator.cut(self._cut)
+
+
+class Outlook:
+    """What the ledger says of a dataset's questions. Reads only."""
+
+    def __init__(self, pipeline: Pipeline, connection: Connection | None) -> None:
+        """Without a connection there is no ledger yet: nothing is paid, nothing was learnt."""
+        provider, limits = pipeline.provider, pipeline.dataset.limits
+        known = learnt(connection, provider, pipeline.name) if connection is not None else None
+        self.estimator = Estimator(provider, known)
+        self.seen: set[bytes] = set()
+        self._connection = connection
+        self._ceiling = pipeline.highest_ceiling
+        self._max_unknown = 0 if limits.on_unknown == "hold" else limits.max_unknown
+
+    def rows(
+        self,
+        keys: Sequence[bytes | None],
+        messages: Sequence[str | None],
+        reasons: Iterable[str | None],
+    ) -> Iterator[RowNeed]:
+        """Yield what each row needs; `reasons` say which of them were asked something else."""
+        found = covered(
+            self._connection,
+            {key for key in keys if key is not None},
+            ceiling=self._ceiling,
+            max_unknown=self._max_unknown,
+        )
+        for key, text, reason in zip(keys, messages, reasons, strict=True):
+            if key is None or text is None:
+                yield RowNeed(Need.NOT_RENDERED)
+            else:
+                yield self._row(key, text, reason, found.get(key))
+
+    def _row(self, key: bytes, text: str, reason: str | None, found: Covered | None) -> RowNeed:
+        if found is None:
+            need = Need.STALE if reason else Need.NEW
+            return RowNeed(need, key, self.estimator.size(text), reason)
+        need = _NEEDS[found.cover]
+        size = self.estimator.size(text) if need is Need.CUT else (0, 0)
+        return RowNeed(need, key, size, None, found.base_url)
+
+    def estimate_prompts(self, lake: Lake, dataset: str, partition: str) -> Estimate:
+        """Return the estimate for the rows of a `prompts` file as the ledger is now."""
+        questions = Questions(self.seen)
+        columns = ("answer_key", "messages")
+        for batch in lake.iter_batches(dataset, "prompts", partition, BATCH_ROWS, columns):
+            keys, messages = (batch.column(name).to_pylist() for name in columns)
+            for row in self.rows(keys, messages, [None] * batch.num_rows):
+                questions.add(row)
+        return questions.estimate(self.estimator)
+
+
+def estimate_notes(estimate: Estimate, run_id: str) -> dict[str, str]:
+    """Return what a `prompts` file notes of the estimate for its rows."""
+    return {ESTIMATE_NOTE: json.dumps(asdict(estimate)), RUN_NOTE: run_id}
+
+
+def estimate_step(
+    pipeline: Pipeline, lake: Lake, partitions: Sequence[str], ledger_path: Path, run_id: str
+) -> Estimate:
+    """Return what asking these partitions will probably use.
+
+    Prompts of the same run have been looked up a moment ago, and their files say it. Only where
+    they are older the ledger is asked again: rows may have been paid since.
+    """
+    notes = {key: lake.metadata(pipeline.name, "prompts", key) for key in partitions}
+    fresh = [one[ESTIMATE_NOTE] for one in notes.values() if one.get(RUN_NOTE) == run_id]
+    total = sum((Estimate(**json.loads(one)) for one in fresh), Estimate())
+    older = [key for key, one in notes.items() if one.get(RUN_NOTE) != run_id]
+    if older:
+        with reading(ledger_path) as connection:
+            outlook = Outlook(pipeline, connection)
+            for key in older:
+                total += outlook.estimate_prompts(lake, pipeline.name, key)
+    return total

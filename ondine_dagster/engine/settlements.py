@@ -1,0 +1,88 @@
+"""What became of a request, as the ledger records it and as its row ends. Pure."""
+
+from __future__ import annotations
+
+from ondine_dagster.engine.rows import Outcome, RowOutcome, explain
+from ondine_dagster.ledger.records import NewAnswer, Reservation, Settlement
+from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
+from ondine_dagster.llm.provider import Completion, Provider, Verdict, error_class_of
+
+
+def held(unknown: int) -> RowOutcome:
+    """Return the end of a row that waits for a person: `unknown` requests may have been billed."""
+    return RowOutcome(
+        outcome=Outcome.HELD,
+        error_class=ErrorClass.UNKNOWN,
+        code=ErrorCode.UNKNOWN_HELD,
+        message=(
+            f"{unknown} request(s) for this row may have been billed without an answer; it is not "
+            "asked again before `ondine-dagster ledger resolve` (or a higher limits.max_unknown)"
+        ),
+    )
+
+
+def answered(completion: Completion, settlement: Settlement) -> RowOutcome:
+    """Return the end of a row whose answer came, usable or not."""
+    good = completion.verdict is Verdict.OK
+    return RowOutcome(
+        outcome=Outcome.ANSWERED if good else Outcome.ERROR,
+        text=completion.text,
+        finish_reason=completion.finish_reason,
+        model_served=completion.model_served,
+        usage=completion.usage,
+        cost_source=settlement.cost_source,
+        error_class=error_class_of(completion.verdict),
+        code=completion.code,
+        message=explain(completion.code, completion.finish_reason),
+        flags=completion.flags,
+    )
+
+
+def settlement_of_answer(
+    completion: Completion, reservation: Reservation, provider: Provider
+) -> Settlement:
+    """Return what a received body cost, and what is kept of it."""
+    billed = provider.cost(completion)
+    # paid, and nobody says how much: the worst case
+    cost = reservation.reserved if billed.amount is None else billed.amount
+    answer = NewAnswer(
+        answer_key=reservation.asks[0].answer_key,
+        verdict=completion.verdict,
+        text=completion.text,
+        cost_share=cost,
+        code=completion.code,
+        finish_reason=completion.finish_reason,
+        flags=completion.flags,
+    )
+    return Settlement(
+        attempt=reservation.attempt,
+        state="settled",
+        cost=cost,
+        cost_source=billed.source,
+        upstream_cost=completion.upstream_cost,
+        is_byok=completion.is_byok,
+        usage=completion.usage,
+        model_served=completion.model_served,
+        provider_served=completion.provider_served,
+        remote_id=completion.remote_id,
+        error_class=error_class_of(completion.verdict),
+        code=completion.code,
+        answers=(answer,),
+    )
+
+
+def settlement_of_failure(failure: Failure, reservation: Reservation) -> Settlement:
+    """Return how a request without an answer ends: free by evidence, else unknown."""
+    free = failure.evidence is not Evidence.UNKNOWN
+    remembered: tuple[NewAnswer, ...] = ()
+    if free and failure.error_class is ErrorClass.ROW:  # it would fail the same way for ever
+        key = reservation.asks[0].answer_key
+        remembered = (NewAnswer(key, Verdict.FAILED, failure.message, 0, failure.code),)
+    return Settlement(
+        attempt=reservation.attempt,
+        state="released" if free else "unknown",
+        cost=0 if free else None,
+        error_class=failure.error_class,
+        code=failure.code,
+        answers=remembered,
+    )

@@ -1,0 +1,222 @@
+"""What requests will probably use: learnt from those that were answered, and kept to be compared.
+
+Owns the table `estimates`. What is here is for people: the reservation of a request uses the true
+bound, one token per byte, which is several times as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ondine_dagster.ledger import schema
+from ondine_dagster.ledger.budgets import amount_of
+from ondine_dagster.ledger.clock import now_ms
+from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
+
+# The last answers tell most about the next ones. The search for them ends after this many requests,
+# so that it takes no longer in a ledger of millions.
+_LEARNT_FROM, _SCANNED = 2_000, 20_000
+# Until there are answers: what English text comes to, and this part of the ceiling.
+ASSUMED_BYTES_PER_TOKEN = 4
+ASSUMED_PART_OF_CEILING = 4
+_t, _e = schema.attempts.c, schema.estimates.c
+
+Size = tuple[int, int]  # bytes of a request, and the bound of its prompt tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a request used on average in the last `answers` of a model.
+
+    `completion_tokens` are those of the dataset's own answers where it has any: they depend on the
+    prompt. `latency_seconds` is that of the same server, None where it gave none of the answers.
+    """
+
+    answers: int
+    tokens_per_byte: float
+    completion_tokens: float
+    cached_share: float
+    cache_write_share: float
+    latency_seconds: float | None
+
+
+def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt | None:
+    """Return what the last answers of this model tell; None where there are none."""
+    recent = sa.select(schema.attempts).order_by(_t.id.desc()).limit(_SCANNED).subquery()
+    r = recent.c
+    rows = connection.execute(
+        sa.select(
+            r.dataset == dataset,
+            r.base_url == provider.base_url,
+            r.request_bytes,
+            r.prompt_tokens,
+            r.completion_tokens,
+            sa.func.coalesce(r.cached_tokens, 0),
+            sa.func.coalesce(r.cache_write_tokens, 0),
+            r.t_end - r.t_open,
+        )
+        .where(
+            r.state == "settled",
+            r.provider == provider.name,
+            r.identity == provider.identity,
+            r.prompt_tokens.is_not(None),
+            r.completion_tokens.is_not(None),
+        )
+        .order_by(r.id.desc())
+        .limit(_LEARNT_FROM)
+    ).all()
+    if not rows:
+        return None
+    own, here, sizes, prompts, completions, cached, written, times = zip(*rows, strict=True)
+    of_dataset = [tokens for tokens, is_own in zip(completions, own, strict=True) if is_own]
+    of_server = [time for time, is_here in zip(times, here, strict=True) if is_here]
+    prompt = max(1, sum(prompts))
+    return Learnt(
+        answers=len(rows),
+        tokens_per_byte=sum(prompts) / sum(sizes),
+        completion_tokens=_mean(of_dataset or completions),
+        cached_share=sum(cached) / prompt,
+        cache_write_share=sum(written) / prompt,
+        latency_seconds=_mean(of_server) / 1000 if of_server else None,
+    )
+
+
+def _mean(values: list[int] | tuple[int, ...]) -> float:
+    return sum(values) / len(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What some requests are expected to use, and what they can at most (money in picodollars)."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    expected: int = 0
+    most: int = 0
+    most_tokens: int = 0
+
+    def __add__(self, other: Estimate) -> Estimate:
+        names = [field.name for field in fields(self)]
+        return Estimate(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+class Estimator:
+    """Says what requests to one model will probably use."""
+
+    def __init__(self, provider: Provider, learnt: Learnt | None) -> None:
+        self.learnt = learnt
+        self._provider = provider
+        self._around = len(provider.body("", provider.ceiling))  # what every request has
+        assumed = provider.ceiling / ASSUMED_PART_OF_CEILING
+        self._completion = min(learnt.completion_tokens if learnt else assumed, provider.ceiling)
+        self._tokens_per_byte = learnt.tokens_per_byte if learnt else 1 / ASSUMED_BYTES_PER_TOKEN
+
+    def size(self, messages: str) -> Size:
+        """Return what counts of a request with these messages."""
+        return self._bytes(messages), self._provider.prompt_tokens_bound(messages)
+
+    def tokens_of(self, messages: str) -> int:
+        """Return the prompt tokens that a request with these messages will probably have."""
+        return self._prompt_tokens(self._bytes(messages))
+
+    def _bytes(self, messages: str) -> int:
+        return len(messages.encode()) + self._around
+
+    def _prompt_tokens(self, request_bytes: int) -> int:
+        return round(request_bytes * self._tokens_per_byte)
+
+    def first(self, sizes: Mapping[Size, int]) -> Estimate:
+        """Return the estimate for questions that are asked as they are, so many of each size.
+
+        A second request where an answer is cut off counts in what they can use at most.
+        """
+        raised = self._provider.raised_ceiling
+        ceilings = (self._provider.ceiling, *([raised] if raised else []))
+        return self._estimate(sizes, self._completion, ceilings)
+
+    def cut(self, sizes: Mapping[Size, int]) -> Estimate:
+        """Return the estimate for questions whose answers were cut off under a lower ceiling.
+
+        Nobody knows how long they would have been: counted as long as the ceiling lets them be.
+        """
+        ceiling = self._provider.raised_ceiling or self._provider.ceiling
+        return self._estimate(sizes, ceiling, (ceiling,))
+
+    def _estimate(
+        self, sizes: Mapping[Size, int], completion: float, ceilings: tuple[int, ...]
+    ) -> Estimate:
+        requests = sum(sizes.values())
+        prompt = expected = most = most_tokens = 0
+        for (request_bytes, bound), count in sizes.items():
+            prompt += count * self._prompt_tokens(request_bytes)
+            expected += count * self._expected_cost(request_bytes, completion)
+            most += count * sum(self._provider.worst_case(bound, one) for one in ceilings)
+            most_tokens += count * (len(ceilings) * bound + sum(ceilings))
+        return Estimate(requests, prompt, round(completion * requests), expected, most, most_tokens)
+
+    def _expected_cost(self, request_bytes: int, completion: float) -> int:
+        """Return what a request costs; its tokens are whole, so a mean lies between two of them."""
+        prompt, below = self._prompt_tokens(request_bytes), int(completion)
+        low, high = self._cost(prompt, below), self._cost(prompt, below + 1)
+        return low + round((completion - below) * (high - low))
+
+    def _cost(self, prompt: int, completion: int) -> int:
+        known = self.learnt
+        usage = Usage(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            cached_tokens=round(prompt * known.cached_share) if known else 0,
+            cache_write_tokens=round(prompt * known.cache_write_share) if known else 0,
+        )
+        return self._provider.cost(Completion(Verdict.OK, "", usage=usage)).amount or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a run was expected to use when it began to ask."""
+
+    run_scope: str
+    estimate: Estimate
+
+
+def record(connection: Connection, dataset: str, run_scope: str, estimate: Estimate) -> None:
+    """Remember what a step is expected to use; the steps of one run add up."""
+    before = find(connection, dataset, run_scope)
+    if before is None:
+        values = {"dataset": dataset, "run_scope": run_scope, "made_at": now_ms()}
+        connection.execute(sa.insert(schema.estimates), [{**values, **asdict(estimate)}])
+    else:
+        connection.execute(
+            sa.update(schema.estimates)
+            .where(_e.dataset == dataset, _e.run_scope == run_scope)
+            .values(asdict(before.estimate + estimate))
+        )
+
+
+def find(connection: Connection, dataset: str, run_scope: str | None = None) -> Recorded | None:
+    """Return what was expected of a run, without `run_scope` of the last one."""
+    columns = [_e[field.name] for field in fields(Estimate)]
+    statement = sa.select(_e.run_scope, *columns).where(_e.dataset == dataset)
+    if run_scope is not None:
+        statement = statement.where(_e.run_scope == run_scope)
+    row = connection.execute(statement.order_by(_e.made_at.desc()).limit(1)).one_or_none()
+    return None if row is None else Recorded(row[0], Estimate(*row[1:]))
+
+
+def compared(estimate: Estimate, requests: int, cost: int) -> str:
+    """Return how near an estimate came to what was sent and paid."""
+    expected, most, paid = (
+        amount_of("usd", one) for one in (estimate.expected, estimate.most, cost)
+    )
+    text = f"expected {expected} (at most {most}), was {paid}"
+    if requests != estimate.requests:
+        text += f" in {requests:,} requests instead of {estimate.requests:,}"
+    if not estimate.expected or cost == estimate.expected:
+        return text
+    percent = 100 * abs(cost - estimate.expected) / estimate.expected
+    return f"{text}: {percent:.0f} % {'more' if cost > estimate.expected else 'less'}"

@@ -1,0 +1,47 @@
+"""What providers give for nothing, and how much of it: data that stands beside the price table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ondine_dagster.llm.price_table import provider_at
+
+
+@dataclass(frozen=True, slots=True)
+class DailyCap:
+    """Requests per UTC day, and for whom."""
+
+    requests: int
+    whom: str
+
+
+@dataclass(frozen=True, slots=True)
+class FreeTier:
+    """How many requests are free, over all keys of an account."""
+
+    requests_per_minute: int
+    daily: tuple[DailyCap, ...]
+
+
+# By provider and the ending of the model's name. As documented on 2026-11-20:
+# https://openrouter.ai/docs/api-reference/limits
+_FREE_TIERS = {
+    ("openrouter", ":free"): FreeTier(
+        requests_per_minute=20,
+        daily=(
+            DailyCap(50, "below $10 of credits bought"),
+            DailyCap(1000, "from $10 of credits bought"),
+        ),
+    ),
+}
+
+
+def free_tier(base_url: str, model: str) -> FreeTier | None:
+    """Return the free tier that a model belongs to, if any."""
+    provider = provider_at(base_url)
+    found = (
+        tier
+        for (name, ending), tier in _FREE_TIERS.items()
+        if name == provider and model.endswith(ending)
+    )
+    return next(found, None)

@@ -1,0 +1,117 @@
+"""The price table that comes with the package: what known models cost at known providers.
+
+Owns the reading of `price_table.json`, which `scripts/price_table.py` writes, and which provider
+stands behind an address. A model is found by its name alone: one that only looks like a known one
+may cost ten times as much, so it is not found.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import cache
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+from ondine_dagster.llm.prices import Prices, Rates, Tier, picodollars
+
+# Hosts of the providers; one that starts with a dot stands for all below it.
+HOSTS: Mapping[str, str] = {
+    "api.anthropic.com": "anthropic",
+    "api.cerebras.ai": "cerebras",
+    "api.cohere.ai": "cohere",
+    "api.cohere.com": "cohere",
+    "api.deepseek.com": "deepseek",
+    "api.fireworks.ai": "fireworks",
+    "api.groq.com": "groq",
+    "api.mistral.ai": "mistral",
+    "api.moonshot.ai": "moonshotai",
+    "api.openai.com": "openai",
+    "api.together.ai": "together",
+    "api.together.xyz": "together",
+    "api.x.ai": "x-ai",
+    "generativelanguage.googleapis.com": "google",
+    "openrouter.ai": "openrouter",
+    ".aiplatform.googleapis.com": "google",
+    ".cognitiveservices.azure.com": "azure",
+    ".openai.azure.com": "azure",
+    ".services.ai.azure.com": "azure",
+}
+
+# "-2026-11-20", "-20261120" or "@20261120" names a snapshot of the model before it. A shorter
+# number is no date: mistral-small-2402 and mistral-small-2506 have different prices.
+_SNAPSHOT = re.compile(r"(?:-20\d\d-\d\d-\d\d|[-@]20\d{6})$")
+_Entries = Sequence[Mapping[str, Any]]
+
+
+def provider_at(base_url: str) -> str | None:
+    """Return the provider behind an address, None where it is no known one."""
+    host = (urlsplit(base_url).hostname or "").lower()
+    if host in HOSTS:
+        return HOSTS[host]
+    below = (name for suffix, name in HOSTS.items() if suffix[0] == "." and host.endswith(suffix))
+    return next(below, None)
+
+
+def base_name(model: str) -> str:
+    """Return the name of a model without the date of a snapshot, in small letters."""
+    return _SNAPSHOT.sub("", model.lower())
+
+
+@dataclass(frozen=True)
+class PriceTable:
+    """Prices by provider and model.
+
+    `date` is the day (UTC) on which they were looked up. `models` holds for each name the prices in
+    the order in which they come into force: all but the first say `from` when.
+    """
+
+    date: str
+    models: Mapping[tuple[str, str], _Entries]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> PriceTable:
+        """Build from the JSON document of the file."""
+        models = {
+            (line["provider"], name): line["prices"]
+            for line in document["models"]
+            for name in line["names"]
+        }
+        return cls(document["date"], models)
+
+    def find(self, provider: str, model: str, today: datetime.date) -> Prices | None:
+        """Return what a model costs today; None where the table does not say."""
+        entries = self.models.get((provider, model.lower()))
+        if entries is None:
+            entries = self.models.get((provider, base_name(model)))
+        if entries is None:
+            return None
+        in_force = [entry for entry in entries if entry.get("from", "") <= today.isoformat()]
+        return _prices(in_force[-1])
+
+
+@cache
+def price_table() -> PriceTable:
+    """Return the table of the package, read once."""
+    text = files("ondine_dagster.llm").joinpath("price_table.json").read_text(encoding="utf-8")
+    return PriceTable.from_document(json.loads(text))
+
+
+def _prices(entry: Mapping[str, Any]) -> Prices:
+    return Prices(
+        rates=_rates(entry),
+        request=picodollars(Decimal(entry.get("request", 0))),
+        tiers=tuple(Tier(tier["above"], _rates(tier)) for tier in entry.get("tiers", ())),
+        batch=Fraction(entry["batch"]) if "batch" in entry else None,
+    )
+
+
+def _rates(entry: Mapping[str, str]) -> Rates:
+    names = ("input", "output", "cached_input", "cache_write")
+    return Rates.per_million_usd(**{name: Decimal(entry[name]) for name in names if name in entry})

@@ -1,0 +1,188 @@
+"""What requests will probably use: learnt from answers, priced, recorded and compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from ondine_dagster.ledger import estimates
+from ondine_dagster.ledger.estimates import (
+    Estimate,
+    Estimator,
+    Learnt,
+    compared,
+    find,
+    learnt,
+    record,
+)
+from ondine_dagster.ledger.ledger import Ledger
+from ondine_dagster.llm.openai_compatible import OpenAICompatible
+from ondine_dagster.llm.prices import picodollars
+from ondine_dagster.llm.provider import Usage
+from ondine_dagster.spec import Llm
+from ondine_dagster_tests.ledger.builders import CONTEXT, answered, go, request, unknown
+
+DOLLAR = picodollars(Decimal(1))
+
+
+def provider(**declared: Any) -> OpenAICompatible:
+    """Return the model of the builders: a dollar per million prompt tokens, two for others."""
+    prices = {"input_per_million_usd": 1, "output_per_million_usd": 2}
+    llm = {"provider": "openai_compatible", "name": "m", "base_url": CONTEXT.base_url}
+    return OpenAICompatible(
+        Llm.model_validate({**llm, "max_tokens": 100, "prices": prices, **declared}), {}
+    )
+
+
+def answer(ledger: Ledger, name: object, usage: Usage, **context: Any) -> None:
+    """Ask in a request of 10 bytes, which is answered with this usage."""
+    item = go(ledger, request(name, **context))
+    ledger.settle(replace(answered(item), usage=usage))
+
+
+def known(ledger: Ledger, **declared: Any) -> Learnt | None:
+    with ledger.database.read() as connection:
+        return learnt(connection, provider(**declared), "reviews")
+
+
+LEARNT = Learnt(
+    answers=10,
+    tokens_per_byte=0.5,
+    completion_tokens=2.5,
+    cached_share=0,
+    cache_write_share=0,
+    latency_seconds=1,
+)
+
+
+def test_nothing_is_learnt_where_nothing_was_answered(ledger: Ledger) -> None:
+    ledger.settle(unknown(go(ledger, request("lost"))))
+    go(ledger, request("open"))
+    assert known(ledger) is None
+
+
+def test_tokens_are_learnt_from_the_answers_of_this_model_alone(ledger: Ledger) -> None:
+    answer(ledger, "a", Usage(4, 2, cached_tokens=3))
+    answer(ledger, "b", Usage(8, 4))
+    answer(ledger, "no usage", Usage())
+    answer(ledger, "other model", Usage(999, 999), identity="openai_compatible/other")
+    found = known(ledger)
+    assert found is not None
+    assert found.answers == 2
+    assert found.tokens_per_byte == 12 / 20
+    assert found.completion_tokens == 3
+    assert found.cached_share == 3 / 12
+
+
+def test_the_length_of_answers_is_that_of_the_dataset_once_it_has_some(ledger: Ledger) -> None:
+    answer(ledger, "long", Usage(4, 90), dataset="essays")
+    before = known(ledger)
+    answer(ledger, "short", Usage(4, 2))
+    after = known(ledger)
+    assert before is not None and before.completion_tokens == 90
+    assert after is not None and after.completion_tokens == 2
+    assert after.answers == 2
+
+
+def test_latency_is_that_of_the_same_server(ledger: Ledger) -> None:
+    answer(ledger, "elsewhere", Usage(4, 2), base_url="http://127.0.0.1:8/v1")
+    before = known(ledger)
+    answer(ledger, "here", Usage(4, 2))
+    after = known(ledger)
+    assert before is not None and before.latency_seconds is None
+    assert after is not None and after.latency_seconds is not None
+
+
+def test_the_last_answers_count(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "_LEARNT_FROM", 3)
+    answer(ledger, "old", Usage(999, 999))
+    for name in range(3):
+        answer(ledger, name, Usage(4, 2))
+    found = known(ledger)
+    assert found is not None and found.completion_tokens == 2
+
+
+def test_the_search_for_answers_ends(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "_SCANNED", 3)
+    answer(ledger, "old", Usage(4, 2))
+    for name in range(3):
+        answer(ledger, name, Usage(4, 2), identity="openai_compatible/other")
+    assert known(ledger) is None
+
+
+def test_without_answers_four_bytes_are_a_token_and_an_answer_a_quarter_of_the_ceiling() -> None:
+    estimator = Estimator(provider(), None)
+    found = estimator.first(Counter({(400, 500): 3}))
+    assert (found.requests, found.prompt_tokens, found.completion_tokens) == (3, 300, 75)
+    assert found.expected == 3 * (100 + 2 * 25) * DOLLAR // 10**6
+    assert found.most == 3 * (500 + 2 * 100) * DOLLAR // 10**6
+    assert found.most_tokens == 3 * (500 + 100)
+
+
+def test_a_mean_between_two_whole_tokens_is_not_rounded_away() -> None:
+    found = Estimator(provider(), LEARNT).first(Counter({(400, 500): 1, (401, 500): 1}))
+    # 200 tokens each (200.5 rounds to even), and two and a half for each answer
+    assert found.expected == 2 * round((200 + 2 * 2.5) * DOLLAR / 10**6)
+    assert found.completion_tokens == 5
+
+
+def test_what_the_provider_caches_is_cheaper() -> None:
+    prices = {"input_per_million_usd": 1, "output_per_million_usd": 2}
+    cheap = provider(prices={**prices, "cached_input_per_million_usd": "0.1"})
+    half_cached = replace(LEARNT, cached_share=0.5)
+    sizes = Counter({(400, 500): 1})
+    plain = Estimator(cheap, LEARNT).first(sizes)
+    cached = Estimator(cheap, half_cached).first(sizes)
+    assert plain.expected - cached.expected == round(100 * 0.9 * DOLLAR / 10**6)
+    assert cached.most == plain.most
+
+
+def test_the_second_request_of_a_cut_answer_counts_in_the_most() -> None:
+    sizes = Counter({(400, 500): 1})
+    raised = Estimator(provider(raised_max_tokens=300), LEARNT).first(sizes)
+    assert raised.most == (2 * 500 + 2 * (100 + 300)) * DOLLAR // 10**6
+    assert raised.expected == Estimator(provider(), LEARNT).first(sizes).expected
+
+
+def test_a_cut_answer_that_is_asked_again_counts_as_long_as_the_raised_ceiling() -> None:
+    found = Estimator(provider(raised_max_tokens=300), LEARNT).cut(Counter({(400, 500): 1}))
+    assert found.completion_tokens == 300
+    assert found.expected == (200 + 2 * 300) * DOLLAR // 10**6
+    assert found.most == (500 + 2 * 300) * DOLLAR // 10**6
+
+
+def test_the_size_of_messages_is_that_of_the_whole_request() -> None:
+    model = provider()
+    messages = '[{"content":"größer","role":"user"}]'
+    size = Estimator(model, None).size(messages)
+    assert size == (len(model.body(messages, 100)), model.prompt_tokens_bound(messages))
+
+
+def test_the_steps_of_a_run_add_up_and_the_last_run_is_found(ledger: Ledger) -> None:
+    step = Estimate(1, 2, 3, 4, 5, 6)
+    with ledger.database.write() as connection:
+        record(connection, "reviews", "run-1", step)
+        record(connection, "reviews", "run-1", step)
+        record(connection, "other", "run-1", step)
+    with ledger.database.read() as connection:
+        found = find(connection, "reviews")
+        assert found is not None
+        assert (found.run_scope, found.estimate) == ("run-1", Estimate(2, 4, 6, 8, 10, 12))
+        assert find(connection, "reviews", "run-2") is None
+        assert find(connection, "nobody") is None
+
+
+def test_a_comparison_reads_well() -> None:
+    estimate = Estimate(requests=10, expected=DOLLAR, most=5 * DOLLAR)
+    near = compared(estimate, 10, DOLLAR * 11 // 10)
+    assert near == "expected $1.00 (at most $5.00), was $1.10: 10 % more"
+    half = compared(estimate, 5, DOLLAR // 2)
+    assert half == (
+        "expected $1.00 (at most $5.00), was $0.50 in 5 requests instead of 10: 50 % less"
+    )
+    free = compared(Estimate(requests=1), 1, 0)
+    assert free == "expected $0.00 (at most $0.00), was $0.00"
