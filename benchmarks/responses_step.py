@@ -19,7 +19,7 @@ _ONDINE_ROWS = 2000
 _CONCURRENCY = 100
 
 
-def main(rows: int) -> None:
+def main(rows: int = 10_000) -> None:
     missing = _missing()
     if missing:
         print(f"\nThe comparison at 0 ms is skipped: {missing}.")

@@ -1,13 +1,9 @@
-"""A data folder, a made-up table and a dataset over it, for benchmarks and for nothing else."""
+"""A data folder with a dataset of made-up reviews, its assets and a Dagster instance."""
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
-import random
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +11,11 @@ from pathlib import Path
 
 import dagster as dg
 
+from benchmarks.reviews import NAME, declaration, write_reviews
 from ondine_dagster.assets.factory import build_assets
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import resources
 from ondine_dagster.spec import Dataset
-
-NAME = "bench"
-_WORDS = (
-    "the parcel came late but every cup was whole and my daughter loves the blue one although its "
-    "handle feels loose after two weeks of daily use so I would buy it again at a lower price"
-).split()
 
 
 @dataclass(frozen=True)
@@ -44,12 +35,6 @@ class Measured:
         return 1000 * self.cpu / self.rows
 
 
-def peak_mb() -> float:
-    """Return the peak memory of this process in MB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
 class Bench:
     """A dataset of made-up reviews in `folder`, its assets and a Dagster instance on disk."""
 
@@ -58,34 +43,8 @@ class Bench:
         os.environ["ONDINE_DATA_DIR"] = str(folder)
         self.rows = rows
         self.source = folder / "reviews.csv"
-        _write_reviews(self.source, rows)
-        dataset = Dataset.model_validate(
-            {
-                "name": NAME,
-                "source": {"path": str(self.source), "key": "id"},
-                "partitions": {"rows": 5000},
-                "prompt": {
-                    "system": "You label product reviews.",
-                    "template": "Product: {{ product }}\nReview: {{ review }}",
-                },
-                "llm": {
-                    "provider": "openai_compatible",
-                    "name": "gpt-4o-mini",
-                    "base_url": base_url,
-                    "prices": {"input_per_million_usd": 0.15, "output_per_million_usd": 0.6},
-                },
-                "output": {
-                    "fields": {
-                        "sentiment": {
-                            "type": "string",
-                            "enum": ["positive", "negative", "neutral"],
-                        },
-                        "score": {"type": "integer", "minimum": 0, "maximum": 10},
-                    }
-                },
-                "limits": {"concurrency": concurrency},
-            }
-        )
+        write_reviews(self.source, rows)
+        dataset = Dataset.model_validate(declaration(self.source, base_url, concurrency))
         self.pipeline = Pipeline(dataset, folder / "bench.yaml", folder)
         self._assets = build_assets(self.pipeline)
         self._resources = dict(resources(folder))
@@ -115,13 +74,3 @@ class Bench:
         )
         assert result.success
         return Measured(self.rows, time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def _write_reviews(path: Path, rows: int) -> None:
-    chance = random.Random(1)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "product", "country", "date", "review"])
-        for number in range(rows):
-            review = f"{' '.join(chance.choices(_WORDS, k=25))} {number}"
-            writer.writerow([f"R{number}", chance.choice(_WORDS), "DE", "2026-01-01", review])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ondine_dagster.engine.rows import Outcome, RowOutcome
+from ondine_dagster.engine.rows import NOT_RAISED, Outcome, RowOutcome
 from ondine_dagster.llm.errors import ErrorClass
 
 RESPONSES, RESULTS, REJECTED = "responses", "results", "rejected_rows"
@@ -30,6 +30,7 @@ class PartitionCounts:
     unknown_cost: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    not_raised: bool = False  # an answer is cut that could not be asked for again
     kept_older: bool = False
     columns: dict[str, dict[str, str]] = field(default_factory=dict)  # asset -> name -> type
 
@@ -38,6 +39,7 @@ class PartitionCounts:
         self.cost += outcome.cost
         self.unknown_cost += outcome.unknown_cost
         self.requests += outcome.attempts
+        self.not_raised |= NOT_RAISED in outcome.flags
         self.retries += max(0, outcome.attempts - 1)
         if outcome.cost_source == "reused":
             self.reused += 1

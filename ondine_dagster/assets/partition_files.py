@@ -158,9 +158,14 @@ class PartitionFiles:
             "ondine.rejected": str(self.counts.rejected),
             "ondine.unanswered": str(self.counts.unanswered),
             "ondine.truncated": str(self.counts.codes[ErrorCode.TRUNCATED]),
-            "ondine.ceiling": str(self._pipeline.highest_ceiling),
+            "ondine.ceiling": str(self._asked_up_to()),
             "ondine.red": "true" if self.counts.red else "false",
         }
+
+    def _asked_up_to(self) -> int:
+        """Return the ceiling under which every answer that was cut off has been asked for."""
+        pipeline = self._pipeline
+        return pipeline.provider.ceiling if self.counts.not_raised else pipeline.highest_ceiling
 
     def _present_answers(self) -> tuple[int, int]:
         """Return how many of these rows the file in place answers, and for how many it is final."""

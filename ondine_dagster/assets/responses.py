@@ -157,6 +157,7 @@ def _materialize(
     ):
         write_partitions(pipeline, lake, chunks, wanted, done.partition)
     done.engine = engine
+    done.beat()
     done.budgets.look()
 
 
@@ -243,8 +244,12 @@ class _Done:
         self._requests = self._cost = 0
 
     def beat(self) -> None:
-        """Do what is done now and then. Called by the heartbeat's thread."""
+        """Do what is done now and then. Called by the heartbeat's thread, and at the end."""
         self.log_waiting_events()
+        while self.live is not None and self.live.progress.warnings:
+            self._context.log.warning(
+                f"{self._pipeline.name}: {self.live.progress.warnings.popleft()}"
+            )
         if self.budgets is not None:
             self.budgets.beat()
 
@@ -322,7 +327,7 @@ class _Done:
             description=(
                 f"{self._pipeline.name}: {len(red)} partition(s) are not complete "
                 f"({shown}{more}): {waiting} row(s) wait for another run. {reasons} What was "
-                "answered is kept: materialize these partitions again and only the rest is paid."
+                "answered is kept, and is not paid for again: materialize these partitions again."
             ),
             metadata={
                 RED_PARTITIONS: ", ".join(red),
@@ -365,7 +370,7 @@ def _reasons(red: Mapping[str, PartitionCounts], stopped: str | None) -> str:
     why = [stopped] if stopped else list(messages.values())[:_SHOWN_REASONS]
     if all(counts.kept_older for counts in red.values()):
         why.append("The files in place answer more rows than this run did, and were kept")
-    return " ".join(f"{reason.rstrip('.')}." for reason in why)
+    return " ".join(reason if reason.endswith(("?", "!", ".")) else f"{reason}." for reason in why)
 
 
 def _partition_line(name: str, partition: str, counts: PartitionCounts) -> str:

@@ -83,9 +83,9 @@ def _at_work(instance: dg.DagsterInstance, name: str, run_id: str) -> bool:
 
 
 def _summary(name: str, result: SnapshotResult) -> str:
-    snapshot = result.snapshot
+    snapshot, count = result.snapshot, len(result.snapshot.partitions)
     return (
-        f"{name}: {snapshot.rows} rows in {len(snapshot.partitions)} partitions "
+        f"{name}: {snapshot.rows} rows in {count} partition{'s' if count != 1 else ''} "
         f"({len(result.added)} new, {len(result.changed)} changed, {len(result.removed)} gone)"
     )
 

@@ -25,6 +25,13 @@ class Choice:
     mode: Mode = "missing"
     partitions: tuple[str, ...] = ()
 
+    @property
+    def options(self) -> str:
+        """Return the options of `run` that make this choice."""
+        if self.partitions:
+            return "".join(f" --partition {key}" for key in self.partitions)
+        return "" if self.mode == "missing" else f" --{self.mode}"
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("ondine_dagster", "dagster", "duckdb", "pyarrow", "sqlalchemy")
 _LOOPBACK = ("http://",)  # a declaration may say plain http only of this machine
+_BLOCK = 4096
 _Check = tuple[str, Callable[[], str]]
 
 
@@ -107,14 +108,14 @@ def _versions() -> str:
 
 
 def _writable(folder: Path) -> str:
-    """Say whether files can be made in `folder`, or it can be made itself."""
+    """Say whether files can be written in `folder`, or it can be made itself."""
     existing = next(one for one in (folder, *folder.parents) if one.exists())
     try:
-        with TemporaryFile(dir=existing):
-            pass
+        with TemporaryFile(dir=existing, buffering=0) as file:
+            file.write(bytes(_BLOCK))  # a full disk still makes empty files
     except OSError as error:
         raise OndineError(
-            f"{folder}: no file can be made in {existing}: {error.strerror}"
+            f"{folder}: no file can be written in {existing}: {error.strerror}"
         ) from None
     return str(folder) if existing == folder else f"{folder} (made by the first run)"
 

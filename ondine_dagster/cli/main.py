@@ -159,7 +159,8 @@ def export(dataset: str, to: Path, lineage: bool) -> None:
 def simulate(**options: Any) -> None:
     """Start a provider on this machine: it answers, fails on demand and keeps a bill.
 
-    It speaks the protocol of OpenAI's chat completions. The bill is at /bill.
+    It speaks the protocol of OpenAI's chat completions. The bill is at /bill; a POST to /outage
+    takes it down until a POST to /recover.
     """
     from ondine_dagster.cli.simulate import simulate_command
 

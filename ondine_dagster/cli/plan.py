@@ -11,7 +11,7 @@ from rich.text import Text
 from ondine_dagster.assets.forecast import BudgetForecast, Duration, budget_forecast, durations
 from ondine_dagster.assets.outlook import Need
 from ondine_dagster.assets.plan import DatasetPlan, plan_rows
-from ondine_dagster.assets.status import DatasetStatus, dataset_status
+from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
 from ondine_dagster.cli.budgets import standings_of
 from ondine_dagster.cli.choice import Choice, Work, choose
 from ondine_dagster.cli.console import aligned, money, output, plural, seconds
@@ -53,13 +53,6 @@ class _Plan:
     work: Work
     rows: DatasetPlan
     last: tuple[Recorded, Spent] | None
-
-    @property
-    def options(self) -> str:
-        """Return the options of the `run` that is planned."""
-        if self.choice.partitions:
-            return "".join(f" --partition {key}" for key in self.choice.partitions)
-        return " --all" if self.choice.mode == "all" else ""
 
 
 def plan_command(called: str, choice: Choice) -> None:
@@ -140,8 +133,8 @@ def _stale(plan: _Plan) -> Text:
 def _costs(plan: _Plan) -> Text:
     """Return what the planned run costs, beside what `run --all` would."""
     whole, again = len(plan.work.whole), len(plan.work.reparse)
-    columns = [(f"run{plan.options}", whole, again, plan.rows.run)]
-    if plan.options == "":
+    columns = [(f"run{plan.choice.options}", whole, again, plan.rows.run)]
+    if plan.choice == Choice():
         columns.append(("run --all", len(plan.status.partitions), 0, plan.rows.everything))
     titles, wholes, agains, estimates = zip(*columns, strict=True)
     lines = [
@@ -234,5 +227,12 @@ def _verdict(forecast: BudgetForecast) -> str:
 
 
 def _next(console: Console, plan: _Plan) -> None:
-    run = plan.target.command(f"run {plan.target.called}{plan.options}")
-    console.print(Text.assemble(("Nothing was asked. Run it: ", "bold"), run))
+    run = f"run {plan.target.called}"
+    if plan.work.partitions:
+        said, options = "Nothing was asked. Run it: ", plan.choice.options
+    elif plan.status.in_state(PartitionState.STALE):
+        said, options = "Nothing to run but what is stale. Renew it: ", " --all"
+    else:
+        console.print(Text("Nothing to run: every partition is done.", style="bold"))
+        return
+    console.print(Text.assemble((said, "bold"), plan.target.command(f"{run}{options}")))

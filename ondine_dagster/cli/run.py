@@ -50,7 +50,7 @@ def run_command(
     except Interrupted as interrupted:
         shown.say(f"Interrupted. Go on with: {target.command(f'run {target.called}')}")
         return interrupted.exit_code
-    found = problems(target, summary)
+    found = problems(target, summary, choice)
     console = output()
     show(console, target, summary)
     show_more(target, summary)

@@ -12,6 +12,7 @@ from rich.text import Text
 from ondine_dagster.assets.partition_counts import REJECTED
 from ondine_dagster.assets.status import DatasetStatus, PartitionState
 from ondine_dagster.cli.budgets import budgets_table
+from ondine_dagster.cli.choice import Choice
 from ondine_dagster.cli.console import aligned, money, plural, seconds
 from ondine_dagster.cli.dagster_runs import RunFailure
 from ondine_dagster.cli.target import Target
@@ -44,12 +45,12 @@ class RunSummary:
     seconds: float
 
 
-def problems(target: Target, summary: RunSummary) -> list[str]:
-    """Return why the run is no success, each with its remedy; empty where it is one."""
+def problems(target: Target, summary: RunSummary, choice: Choice) -> list[str]:
+    """Return why a run of `choice` is no success, each with its remedy; empty where it is one."""
     status, again = summary.status, target.command(f"run {target.called}")
     found = [failure.message for failure in summary.failures]
     if found:
-        found.append(f"When that is put right, go on with: {again}")
+        found.append(f"When that is put right, go on with: {again}{choice.options}")
     missing = status.in_state(*_WITHOUT_FILES)
     if missing and not summary.failures:
         found.append(

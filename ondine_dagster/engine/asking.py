@@ -24,7 +24,7 @@ from ondine_dagster.engine.retry import (
     renews_later,
     retrying,
 )
-from ondine_dagster.engine.rows import Outcome, Question, RowOutcome, failed, stored
+from ondine_dagster.engine.rows import NOT_RAISED, Outcome, Question, RowOutcome, failed, stored
 from ondine_dagster.engine.settlements import (
     answered,
     held,
@@ -65,6 +65,7 @@ class _Again(Enum):
 class Job:
     """A question on its way, and what it has cost so far (picodollars).
 
+    `probes` are attempts that found the provider still out: they say nothing of the question.
     `raised`: its answer was cut off, and it is asked again under the raised ceiling.
     """
 
@@ -73,6 +74,7 @@ class Job:
     cost: int = 0
     unknown_cost: int = 0
     attempts: int = 0
+    probes: int = 0
     latency_ms: int | None = None
     raised: bool = False
 
@@ -122,13 +124,11 @@ class Asker:
     async def ask(self, job: Job) -> RowOutcome | None:
         """Return the end of the row, or None where somebody else is asking right now."""
         outcome = await self._ask_and_repeat(job)
-        cut = outcome is not None and outcome.code is ErrorCode.TRUNCATED
-        if cut and self._raised is not None and not job.raised:
+        if self._raised is None or job.raised or outcome is None:
+            return outcome and _with_costs(outcome, job)
+        if outcome.code is ErrorCode.TRUNCATED:
             job.raised = True
-            longer = await self._ask_and_repeat(job)
-            # where the longer one cannot be had now, the cut one with its text is the end
-            if longer is None or longer.outcome in (Outcome.ANSWERED, Outcome.ERROR):
-                outcome = longer
+            outcome = _longer_or_cut(outcome, await self._ask_and_repeat(job))
         return outcome and _with_costs(outcome, job)
 
     async def _ask_and_repeat(self, job: Job) -> RowOutcome | None:
@@ -149,7 +149,8 @@ class Asker:
         return result
 
     def _used_up(self, job: Job) -> bool:
-        return job.attempts >= self._max_attempts + job.raised  # a raised ceiling is one more
+        # a raised ceiling is one more
+        return job.attempts - job.probes >= self._max_attempts + job.raised
 
     def not_attempted(self) -> RowOutcome:
         """Return the end of a row that the run stopped before."""
@@ -275,6 +276,7 @@ class Asker:
                 self._pause(used_up)
         if isinstance(result, Failure):
             if result.retryable:
+                job.probes += self._traffic.is_out
                 self._traffic.failed(result, started)
             else:
                 self._traffic.answered(started)
@@ -323,7 +325,10 @@ class Asker:
         """Set a key aside that is refused; say whether another one is left for the row."""
         if not benches(failure):
             return failure
-        if self._keys.bench(key, failure):
+        said = self._keys.bench(key, failure)
+        if self._keys.left:
+            if said is not None:
+                self._progress.warnings.append(said)
             return _Again.AT_ONCE
         if len(self._keys.keys) == 1:
             return failure
@@ -347,6 +352,15 @@ class Asker:
         if failure.error_class is ErrorClass.CONFIG:
             return True
         return failure.code is ErrorCode.CONNECT_FAILED and not self.refusals.answered
+
+
+def _longer_or_cut(cut: RowOutcome, longer: RowOutcome | None) -> RowOutcome | None:
+    """Return the longer answer; where none came, the cut one, which is paid for."""
+    if longer is None or longer.text is not None:
+        return longer
+    message = f"{cut.message}. Under the raised ceiling no answer came: {longer.message}"
+    later = longer.outcome is Outcome.NOT_ATTEMPTED
+    return replace(cut, message=message, flags=(*cut.flags, NOT_RAISED) if later else cut.flags)
 
 
 def _stop(code: ErrorCode, message: str) -> Failure:

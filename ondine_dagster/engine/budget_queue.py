@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.stop import StopSign
 
 _LOOK_SECONDS = 0.5
@@ -19,10 +20,11 @@ _WOKEN_BY_ONE = 2
 class BudgetQueue:
     """Those that a limit left no room for. Belongs to one event loop."""
 
-    def __init__(self, reap: Callable[[], object], stop: StopSign) -> None:
+    def __init__(self, reap: Callable[[], object], stop: StopSign, progress: Progress) -> None:
         """`reap` ends the reservations of dead processes; it is called in a worker thread."""
         self._reap = reap
         self._stop = stop
+        self._progress = progress
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._looking: asyncio.Task[None] | None = None
         stop.when_set(self._wake_all)
@@ -45,7 +47,11 @@ class BudgetQueue:
             self._waiting.append(turn)
         if self._looking is None:
             self._looking = asyncio.create_task(self._look_again())
-        await turn
+        self._progress.short_of_money += 1
+        try:
+            await turn
+        finally:
+            self._progress.short_of_money -= 1
 
     def freed(self) -> None:
         """A request of this process has ended: money may have become free."""

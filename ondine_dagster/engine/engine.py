@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from ondine_dagster.engine.asking import Asker
 from ondine_dagster.engine.budget_queue import BudgetQueue
+from ondine_dagster.engine.garbage import seldom_collected
 from ondine_dagster.engine.keys import KeyRing
 from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.pacing import Pacer
@@ -86,6 +87,12 @@ class Engine:
         (up to `drain_seconds`), and leaves everything that was received in the ledger. Raises
         our own bugs as they were.
         """
+        with seldom_collected():
+            yield from self._chunks(feeds)
+        if self._error is not None:
+            raise self._error
+
+    def _chunks(self, feeds: Iterable[PartitionFeed]) -> Generator[Chunk]:
         thread = threading.Thread(target=self._thread, args=(feeds,), name="engine", daemon=True)
         finished = False
         try:
@@ -100,8 +107,6 @@ class Engine:
                 self._tell("interrupt")
             if thread.is_alive():
                 thread.join()
-        if self._error is not None:
-            raise self._error
 
     def _next(self) -> Chunk | None:
         while True:
@@ -153,7 +158,7 @@ class Engine:
             traffic=traffic,
             pacer=pacer,
             keys=ring,
-            budget=BudgetQueue(self._ledger.reap, stop),
+            budget=BudgetQueue(self._ledger.reap, stop, self.progress),
             max_attempts=limits.max_attempts,
             stop=stop,
             progress=self.progress,
@@ -178,8 +183,9 @@ class Engine:
                 closing.push_async_callback(part.aclose)
             await traffic.start()
             await self._runner.run(feeds, limits.drain_seconds)
-        if self._ledger.broken is not None:  # what came last is in the spill alone: no success
-            raise self._ledger.broken
+        # read once: the writer may be paying its debts just now
+        if (broken := self._ledger.broken) is not None:  # the last answers are in the spill alone
+            raise broken
 
     def _note_why(self, stop: StopSign) -> None:
         self.stopped = stop.reason

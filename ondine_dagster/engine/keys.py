@@ -60,15 +60,22 @@ class KeyRing:
             self._turn += 1
             return key
 
-    def bench(self, key: ApiKey, failure: Failure) -> bool:
-        """Give `key` out no more; return whether another one is left.
+    def bench(self, key: ApiKey, failure: Failure) -> str | None:
+        """Give `key` out no more; return what to say of it, the first time.
 
         The first reason stands: other requests with the same key were in flight.
         """
         with self._lock:
-            self._benched.setdefault(key.index, failure)
+            if key.index in self._benched:
+                return None
+            self._benched[key.index] = failure
             self._usable = tuple(one for one in self.keys if one.index not in self._benched)
-            return bool(self._usable)
+            return f"{self._name(key)} is set aside: {failure.message}"
+
+    @property
+    def left(self) -> int:
+        """Return how many keys are given out."""
+        return len(self._usable)
 
     def reasons(self) -> str:
         """Return which keys are benched and why, in their order, without a byte of any key."""

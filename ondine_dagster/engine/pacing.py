@@ -33,6 +33,8 @@ _LOOK_AGAIN = SECOND // 4
 _COUNTED = SECOND
 # a slot that nobody needed for so long is not used any more: many at once would be a burst
 _STALE = SECOND // 2
+# no instant lies as far ahead: the clock was set back since it was leased
+_WRONG = SECOND
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +80,7 @@ class Pacer:
         self._waiters: deque[_Waiter] = deque()
         self._slots: deque[_Slot] = deque()
         self._correction = 0
+        self._unused = 0  # leased requests that were not sent, and that the ledger still counts
         # so many tokens that come back, an eighth of a second of them, are worth an early lease
         per_minute = rates.tokens_per_minute
         self._worth_a_lease = per_minute and max(1, per_minute // (60 * 8))
@@ -131,13 +134,17 @@ class Pacer:
         self._let_all_go()
         if self._leasing is not None:
             await self._leasing
-        if self._correction and self._rates.counts_tokens:
+            self._drop_slots()
+        tokens = self._correction and self._rates.counts_tokens
+        if tokens or (self._unused and self._rates.requests_per_day):
             with suppress(LedgerUnavailable):  # then the day's count stays a little off
-                await asyncio.to_thread(self._take, (), self._correction)
+                await asyncio.to_thread(self._take, (), self._correction, self._unused)
 
     def _tick(self) -> None:
         """Let go who is due, lease in time for the others, and come back when that is next due."""
         now = self._clock()
+        if self._slots and self._slots[0].instant > now + _WRONG:
+            self._drop_slots()
         while self._waiters and self._slots and self._slots[0].instant <= now:
             waiter, slot = self._waiters.popleft(), self._slots.popleft()
             self._correction += waiter.tokens - slot.tokens
@@ -146,7 +153,7 @@ class Pacer:
         if self._leasing is None and len(self._waiters) > len(self._slots):
             last = self._slots[-1].instant if self._slots else 0
             lease_at = max(self._lease_at, last - self._ahead)
-            if lease_at <= now:
+            if lease_at <= now or lease_at > now + _WRONG:
                 self._leasing = self._loop.create_task(self._lease())
             else:
                 due.append(lease_at)
@@ -159,16 +166,26 @@ class Pacer:
     def _drop_stale_slots(self) -> None:
         oldest = self._clock() - _STALE
         while self._slots and self._slots[0].instant < oldest:
-            self._correction -= self._slots.popleft().tokens
+            self._drop_slot()
+
+    def _drop_slots(self) -> None:
+        while self._slots:
+            self._drop_slot()
+
+    def _drop_slot(self) -> None:
+        self._correction -= self._slots.popleft().tokens
+        self._unused += 1
 
     async def _lease(self) -> None:
         asked = [waiter.tokens for waiter in islice(self._waiters, len(self._slots), None)]
         correction, self._correction = self._correction, 0
+        unused, self._unused = self._unused, 0
         began = self._clock()
         try:
-            taken = await asyncio.to_thread(self._take, asked, correction)
+            taken = await asyncio.to_thread(self._take, asked, correction, unused)
         except Exception as error:  # noqa: BLE001 (whoever waits hears of it: nobody hangs)
             self._correction += correction
+            self._unused += unused
             for waiter in self._without_slot():
                 waiter.end(error)
         else:
@@ -183,11 +200,11 @@ class Pacer:
         self._leasing = None
         self._tick()
 
-    def _take(self, asked: Sequence[int], correction: int) -> Lease:
+    def _take(self, asked: Sequence[int], correction: int, unused: int) -> Lease:
         """Run in a worker thread: take a lease from the ledger."""
         with self._ledger.database.write() as connection:
             now = self._clock()
-            if now >= self._counted_at + _COUNTED:
+            if not self._counted_at <= now < self._counted_at + _COUNTED:
                 self._engines = max(1, len(provider_users.live(connection, self._key)))
                 self._counted_at = now
             return lease(
@@ -198,6 +215,7 @@ class Pacer:
                 correction=correction,
                 engines=self._engines,
                 now=now,
+                unused=unused,
             )
 
     def _without_slot(self) -> list[_Waiter]:
@@ -208,7 +226,7 @@ class Pacer:
         """Nothing more is sent: end every wait."""
         if self._timer is not None:
             self._timer.cancel()
-        self._slots.clear()
+        self._drop_slots()
         for waiter in self._waiters:
             waiter.end()
         self._waiters.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from ondine_dagster.engine.rows import Outcome, RowOutcome
@@ -20,13 +20,22 @@ class Progress:
     unknown_cost: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    waiting_for: str | None = None  # why nothing is sent right now, in words for a person
+    held_up: str | None = None  # why nothing is sent right now, in words for a person
+    short_of_money: int = 0  # requests that a budget has no room for at the moment
     outcomes: Counter[Outcome] = field(default_factory=Counter)
+    warnings: deque[str] = field(default_factory=deque)  # for whoever logs; taken from the left
 
     @property
     def done(self) -> int:
         """Return how many rows have an outcome."""
         return self.outcomes.total()
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Return what holds requests back right now, in words for a person."""
+        if self.held_up is None and self.short_of_money:
+            return f"{self.short_of_money} requests wait for money that others have set aside"
+        return self.held_up
 
     def count(self, outcome: RowOutcome) -> None:
         """Count the end of a row."""

@@ -11,6 +11,9 @@ from ondine_dagster.llm.errors import EXPLANATIONS, ErrorClass, ErrorCode, Failu
 from ondine_dagster.llm.prices import CostSource
 from ondine_dagster.llm.provider import NO_USAGE, Usage, Verdict, error_class_of
 
+# the flag of an answer that was cut off, and was not asked for under the raised ceiling yet
+NOT_RAISED = "ceiling_not_raised"
+
 
 class Outcome(StrEnum):
     """How a row ends in `responses`; every row has exactly one."""

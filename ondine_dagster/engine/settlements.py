@@ -72,7 +72,16 @@ def settlement_of_answer(
 
 
 def settlement_of_failure(failure: Failure, reservation: Reservation) -> Settlement:
-    """Return how a request without an answer ends: free by evidence, else unknown."""
+    """Return how a request without an answer ends: free or paid by evidence, else unknown."""
+    if failure.evidence is Evidence.RECEIVED:
+        return Settlement(
+            attempt=reservation.attempt,
+            state="settled",
+            cost=reservation.reserved,
+            cost_source="estimated",
+            error_class=failure.error_class,
+            code=failure.code,
+        )
     free = failure.evidence is not Evidence.UNKNOWN
     remembered: tuple[NewAnswer, ...] = ()
     if free and failure.error_class is ErrorClass.ROW:  # it would fail the same way for ever

@@ -29,6 +29,7 @@ from ondine_dagster.ledger.provider_state import (
     FAILED,
     FIRST_COOLDOWN_MS,
     GOOD,
+    IN_A_ROW,
     LONGEST_WAIT_MS,
     ProviderState,
     Refusals,
@@ -41,8 +42,9 @@ TICK_SECONDS = 0.05
 _GOOD_SECONDS, _CROWDED_SECONDS, _READ_SECONDS, _REAP_SECONDS = 0.1, 0.1, 0.5, 2.0
 _TURN_MS = 10_000
 _JITTER = 0.1
-# a wrong address: after that many cool-downs nobody has to wait for a provider that never was there
-_HOPELESS_COOLDOWN_MS = FIRST_COOLDOWN_MS * 2**3
+# a wrong address: after so many probes nobody has to wait for a provider that never was there
+_HOPELESS_PROBES = 3
+_HOPELESS_COOLDOWN_MS = FIRST_COOLDOWN_MS * 2**_HOPELESS_PROBES  # by all engines together
 
 
 class Traffic:
@@ -69,7 +71,7 @@ class Traffic:
         self._monotonic = monotonic
         self._clock_ms = clock_ms
         self._seat = Seat(ledger, key, concurrency, clock_ms)
-        self._joined_ms = clock_ms()
+        self._violated_at: int | None = None  # when the provider last did so before we began
         self._permits = Permits(concurrency)
         self._breaker = Breaker(monotonic())
         self._state = ProviderState()
@@ -84,7 +86,11 @@ class Traffic:
         self._refused_at = -math.inf
         self._burst = 0
         self._cut: int | None = None
+        # failures in a row that the ledger has not heard of: once they are enough to open the
+        # breaker, nothing is sent until it has
+        self._in_a_row = 0
         self._reached = False  # something has answered at the address, if only an error
+        self._failed_probes = 0
         self._last_failure: Failure | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._talking: asyncio.Task[None] | None = None
@@ -92,7 +98,9 @@ class Traffic:
 
     async def start(self) -> None:
         """Join those that ask this provider. Sets the stop sign where there is no use in asking."""
-        self._learn(await asyncio.to_thread(self._seat.join))
+        view = await asyncio.to_thread(self._seat.join)
+        self._violated_at = view.state.violated_at
+        self._learn(view)
         self._ticker = asyncio.create_task(self._tick_for_ever())
         self._stop.when_set(self._permits.dismiss)
 
@@ -102,7 +110,7 @@ class Traffic:
             return
         self._ticker.cancel()
         await asyncio.wait({self._ticker, *filter(None, [self._talking])})
-        self._progress.waiting_for = None
+        self._progress.held_up = None
         with suppress(LedgerUnavailable):  # gone from the list when this process is
             await asyncio.to_thread(self._seat.leave, self._report)
         if self._error is not None:
@@ -129,7 +137,7 @@ class Traffic:
 
     def answered(self, started: float) -> None:
         """A reply came, whatever it says, to the request that was sent at `started`."""
-        self._reached = True
+        self._reached, self._in_a_row = True, 0
         if self._breaker.ends_probe(started, good=True):
             self._report.probe = True
             return
@@ -147,12 +155,19 @@ class Traffic:
             self.pause(wait)
         if self._breaker.ends_probe(started, good=False):
             report.probe = bool(report.probe)
-            if not self._reached and (self._state.cooldown_ms or 0) >= _HOPELESS_COOLDOWN_MS:
+            self._failed_probes += 1
+            if not self._reached and self._hopeless():
                 self._stop.set(failure)
         elif failure.code is ErrorCode.RATE_LIMITED:
             self._refused(wait, started)
         else:
             report.outcomes.append(FAILED)
+            self._in_a_row += 1
+            self._move()
+
+    def _hopeless(self) -> bool:
+        by_all = (self._state.cooldown_ms or 0) >= _HOPELESS_COOLDOWN_MS
+        return by_all or self._failed_probes >= _HOPELESS_PROBES
 
     def pause(self, seconds: float) -> None:
         """Hold all sends of all processes."""
@@ -202,6 +217,8 @@ class Traffic:
         self._heard_at = now
         if self._report.refusals is None:
             self._cut = None
+        if FAILED not in self._report.outcomes:
+            self._in_a_row = 0
         if state.paused_until is not None and state.paused_until != before.paused_until:
             left = seconds_until(state.paused_until, self._clock_ms())
             if left:
@@ -209,7 +226,7 @@ class Traffic:
         self._breaker.learn(state, self._clock_ms(), now)
         if view.won:
             self._breaker.win()
-        if state.violated_at is not None and state.violated_at >= self._joined_ms:
+        if state.violated_at != self._violated_at:
             self._stop_for(ErrorCode.BOUND_VIOLATED, self._violation())
         self._check_outage(now)
         self._move()
@@ -227,7 +244,7 @@ class Traffic:
             limit = min(limit, room)
         permits.limit = limit if self._cut is None else min(limit, self._cut)
         paused = now < self._resume_at
-        permits.closed = paused or self._breaker.open
+        permits.closed = paused or self._breaker.open or self._in_a_row >= IN_A_ROW
         if not paused and self._breaker.won and permits.hand_one():
             self._breaker.probe(now)
         permits.hand_over()
@@ -255,7 +272,7 @@ class Traffic:
     def _tick(self, now: float) -> None:
         self._check_outage(now)
         self._move()
-        self._progress.waiting_for = self._reason_to_wait(now)
+        self._progress.held_up = self._reason_to_wait(now)
         if self._talking is None and (work := self._due(now)) is not None:
             self._talking = asyncio.create_task(self._talk(work))
 
@@ -305,7 +322,7 @@ class Traffic:
         state = self._state
         since = datetime.fromtimestamp((state.opened_at or 0) / 1000, UTC)
         recent = state.recent or ""
-        last = self._last_failure.message if self._last_failure else "not seen by this run"
+        last = self._last_failure.message.rstrip(".") if self._last_failure else "not seen here"
         return (
             f"{self._key.endpoint} ({self._key.model_family}) is out since {since:%H:%M:%S} UTC: "
             f"{recent.count(FAILED)} of the last {len(recent)} requests failed, the last one: "

@@ -72,9 +72,13 @@ def covered(
 
 @contextmanager
 def reading(path: Path) -> Iterator[Connection | None]:
-    """Open the ledger to read it; None where there is none yet, and none is made."""
+    """Open the ledger to read it; None where there is none yet, and none is made.
+
+    Nor is there one in a file without tables: a process is making it, or died while it did.
+    """
     if not path.exists():
         yield None
         return
     with reader_engine(path).connect() as connection:
-        yield connection
+        made = sa.inspect(connection).has_table(schema.attempts.name)
+        yield connection if made else None

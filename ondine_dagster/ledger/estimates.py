@@ -24,6 +24,8 @@ _LEARNT_FROM, _SCANNED = 2_000, 20_000
 ASSUMED_BYTES_PER_TOKEN = 4
 ASSUMED_PART_OF_CEILING = 4
 _t, _e = schema.attempts.c, schema.estimates.c
+# what many dear requests can cost at most passes what a column holds; it is for people to look at
+_LARGEST = 2**63 - 1
 
 Size = tuple[int, int]  # bytes of a request, and the bound of its prompt tokens
 
@@ -189,13 +191,17 @@ def record(connection: Connection, dataset: str, run_scope: str, estimate: Estim
     before = find(connection, dataset, run_scope)
     if before is None:
         values = {"dataset": dataset, "run_scope": run_scope, "made_at": now_ms()}
-        connection.execute(sa.insert(schema.estimates), [{**values, **asdict(estimate)}])
+        connection.execute(sa.insert(schema.estimates), [values | _amounts(estimate)])
     else:
         connection.execute(
             sa.update(schema.estimates)
             .where(_e.dataset == dataset, _e.run_scope == run_scope)
-            .values(asdict(before.estimate + estimate))
+            .values(_amounts(before.estimate + estimate))
         )
+
+
+def _amounts(estimate: Estimate) -> dict[str, int]:
+    return {name: min(amount, _LARGEST) for name, amount in asdict(estimate).items()}
 
 
 def find(connection: Connection, dataset: str, run_scope: str | None = None) -> Recorded | None:
@@ -214,9 +220,12 @@ def compared(estimate: Estimate, requests: int, cost: int) -> str:
         amount_of("usd", one) for one in (estimate.expected, estimate.most, cost)
     )
     text = f"expected {expected} (at most {most}), was {paid}"
-    if requests != estimate.requests:
+    each = ""
+    if requests != estimate.requests:  # a run that was stopped says nothing of its estimate
         text += f" in {requests:,} requests instead of {estimate.requests:,}"
-    if not estimate.expected or cost == estimate.expected:
+        each = " a request"
+    fair = estimate.expected * requests / estimate.requests if estimate.requests else 0
+    if not fair or cost == fair:
         return text
-    percent = 100 * abs(cost - estimate.expected) / estimate.expected
-    return f"{text}: {percent:.0f} % {'more' if cost > estimate.expected else 'less'}"
+    percent = 100 * abs(cost - fair) / fair
+    return f"{text}: {percent:.0f} % {'more' if cost > fair else 'less'}{each}"

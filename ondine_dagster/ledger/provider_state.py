@@ -26,7 +26,7 @@ _PAUSE_MS = 1000
 _FORGET_MS = 3_600_000
 FIRST_COOLDOWN_MS, LONGEST_COOLDOWN_MS = 1000, 30_000
 RECENT = 50
-_ENOUGH, _IN_A_ROW = 20, 10
+IN_A_ROW, _ENOUGH = 10, 20
 GOOD, FAILED = "0", "1"
 
 _s, _t, _p = schema.provider_state.c, schema.attempts.c, schema.processes.c
@@ -167,11 +167,13 @@ class ProviderState:
         self.paused_until = max(self.paused_until or 0, until)
 
     def _count(self, outcomes: str, wait_ms: int, now: int) -> None:
-        if FAILED not in outcomes:
+        if not outcomes:
             return
         recent = self.recent = ((self.recent or "") + outcomes)[-RECENT:]
+        if FAILED not in outcomes:
+            return  # an answer opens nothing
         often = len(recent) >= _ENOUGH and 2 * recent.count(FAILED) >= len(recent)
-        if often or recent.endswith(FAILED * _IN_A_ROW):
+        if often or recent.endswith(FAILED * IN_A_ROW):
             self.opened_at, self.cooldown_ms = now, FIRST_COOLDOWN_MS
             self.open_until = now + _cooldown(FIRST_COOLDOWN_MS, wait_ms)
 

@@ -32,8 +32,9 @@ LEASE = SECOND // 2
 BURST = SECOND // 4
 # a lease that would begin later is not taken: until then others may use less than they estimated
 FARTHEST = SECOND // 2
-# an instant that lies farther ahead was written under a wrong clock
-_WRONG = 3600 * SECOND
+# an instant that lies farther ahead was written under a wrong clock: requests are a minute apart at
+# most, while the tokens of one large request may take long
+_WRONG_REQUEST, _WRONG_TOKEN = 2 * _MINUTE, 60 * _MINUTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +92,16 @@ def lease(
     correction: int,
     engines: int,
     now: int,
+    unused: int = 0,
 ) -> Lease:
     """Take the next free instants for requests of these weights (estimated tokens).
 
     At most half a second of the rate divided by the live `engines`, and one request at least. The
     `correction` is what earlier requests used beyond their weights; negative where they used less.
+    So many leased requests were `unused`: they are none of the day's.
     """
     row = _read(connection, key)
-    account = _Account(row, rates, correction, now)
+    account = _Account(row, rates, correction, unused, now)
     taken = account.lease(weights, LEASE // engines)
     if account.row != row:
         _WRITE.run(connection, [(key.provider, key.endpoint, key.model_family, *account.row)])
@@ -118,16 +121,17 @@ class _Row(NamedTuple):
 class _Account:
     """The shared row while a lease is taken from it."""
 
-    def __init__(self, row: _Row, rates: Rates, correction: int, now: int) -> None:
+    def __init__(self, row: _Row, rates: Rates, correction: int, unused: int, now: int) -> None:
         self._now = now
         self._rates = rates
-        self._requests = _Meter(row.next_request_at, rates.requests_per_minute, now)
-        self._tokens = _Meter(row.next_token_at, rates.tokens_per_minute, now)
+        requests, tokens = row.next_request_at, row.next_token_at
+        self._requests = _Meter(requests, rates.requests_per_minute, now, now + _WRONG_REQUEST)
+        self._tokens = _Meter(tokens, rates.tokens_per_minute, now, now + _WRONG_TOKEN)
         if correction:
             self._tokens.next_at = self._tokens.after(now, correction)
-        self._day = utc_day(self._next // 1000)
+        self._day = utc_day(self._soon // 1000)
         same = self._day == row.day
-        self._day_requests = row.day_requests if same else 0
+        self._day_requests = max(0, row.day_requests - unused) if same else 0
         self._day_tokens = max(0, row.day_tokens + correction) if same else 0
 
     @property
@@ -166,8 +170,16 @@ class _Account:
     def _next(self) -> int:
         return max(self._now, self._requests.free_at, self._tokens.free_at)
 
+    @property
+    def _soon(self) -> int:
+        """The next free instant, where it is near: the tomorrow of a far one may not be its day.
+
+        Others may use less than they estimated, and what today has had must not be forgotten.
+        """
+        return min(self._next, self._now + FARTHEST)
+
     def _used_up(self, weight: int) -> UsedUp | None:
-        rates, renews_at = self._rates, _midnight_after(self._next)
+        rates, renews_at = self._rates, _midnight_after(self._soon)
         checks: list[tuple[Literal["requests", "tokens"], int | None, int, int]] = [
             ("requests", rates.requests_per_day, self._day_requests, 1),
             ("tokens", rates.tokens_per_day, self._day_tokens, weight),
@@ -181,8 +193,8 @@ class _Account:
 class _Meter:
     """The next free instant of one unit. Without a rate it is always free."""
 
-    def __init__(self, next_at: int, per_minute: int | None, now: int) -> None:
-        self.next_at = next_at if next_at < now + _WRONG else now
+    def __init__(self, next_at: int, per_minute: int | None, now: int, farthest: int) -> None:
+        self.next_at = next_at if next_at < farthest else now
         self._per_minute = per_minute
 
     @property

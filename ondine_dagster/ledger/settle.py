@@ -287,6 +287,8 @@ def _becomes_current(takes: _Takes, answer: NewAnswer, attempt: _Attempt) -> boo
         return False
     if takes.current is None:
         return True
+    if answer.verdict is Verdict.FAILED:
+        return False  # it brought nothing, and what is there may have been paid for
     if takes.verdict == Verdict.TRUNCATED and (
         answer.verdict is not Verdict.TRUNCATED or attempt.ceiling > takes.ceiling
     ):

@@ -105,7 +105,8 @@ def read(file: IO[bytes]) -> Lines:
     found = []
     damaged = 0
     for line in lines:
-        settlement = _settlement(line)
+        # zeros before it: the lines there were taken in, but could not be emptied to the end
+        settlement = _settlement(line.lstrip(b"\0"))
         if settlement is None:
             damaged += len(line) + 1
         else:

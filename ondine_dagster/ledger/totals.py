@@ -93,5 +93,5 @@ def unknown_amounts(connection: Connection) -> Mapping[Cell, int]:
     for dataset, run_scope, day, *amounts in connection.execute(statement):
         for scope, window in counters(dataset, run_scope, day):
             for unit, amount in zip(UNITS, amounts, strict=True):
-                unknown[scope, window, unit] += amount
+                unknown[scope, window, unit] += int(amount)  # PostgreSQL sums to a Decimal
     return unknown

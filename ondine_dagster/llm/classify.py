@@ -178,7 +178,7 @@ def classify_error(status: int, headers: Mapping[str, str], body: bytes) -> Fail
 def classify_inside(body: bytes) -> Failure | None:
     """Return the failure that an `error` inside a 200 stands for, where it would meet every row.
 
-    None where it says nothing of the next answer. What it cost nobody knows.
+    None where it says nothing of the next answer. What it cost nobody says: it came with a 200.
     """
     error = _error_of(body) or {}
     status = _status_inside(error)
@@ -188,7 +188,7 @@ def classify_inside(body: bytes) -> Failure | None:
     if error_class not in (ErrorClass.CONFIG, ErrorClass.EXHAUSTED):
         return None
     message = f"HTTP 200 with error {status}: {_message(error)[:_MESSAGE_LENGTH]}"
-    return Failure(error_class, code, message + _remedy(code, error), Evidence.UNKNOWN)
+    return Failure(error_class, code, message + _remedy(code, error), Evidence.RECEIVED)
 
 
 def _decide(status: int, error: Mapping[str, Any], wait: float | None) -> Decision:

@@ -100,6 +100,7 @@ class Evidence(StrEnum):
 
     NOT_SENT = "not_sent"  # no byte was written: free
     REFUSED = "refused"  # an error reply of the provider's own shape: free
+    RECEIVED = "received"  # a complete reply that is no answer: counted as paid, at the worst case
     UNKNOWN = "unknown"  # may have been billed
 
 

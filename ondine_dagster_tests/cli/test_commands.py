@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 
+from ondine_dagster.cli import doctor
 from ondine_dagster.cli.simulate import fault_plan
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.ledger import close_ledger, open_ledger
@@ -107,6 +109,14 @@ def test_doctor_finds_everything_in_place_and_makes_nothing(person: Person) -> N
     assert str(person.settings.data_dir) in result.stdout
     assert not person.settings.data_dir.exists()
     assert person.simulator.bill.totals.requests == 0
+
+
+def test_doctor_sees_a_full_disk(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TemporaryFile", lambda **_: FileIO("/dev/full", "w"))
+    result = person.types("doctor")
+    assert result.exit_code == 1
+    assert "no file can be written" in result.stdout
+    assert "No space left" in result.stdout
 
 
 def test_doctor_never_shows_a_key(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:

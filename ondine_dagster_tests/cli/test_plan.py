@@ -83,6 +83,17 @@ def test_nothing_is_asked_and_nothing_changes(person: Person) -> None:
         assert len(instance.get_dynamic_partitions("notes")) == 3
 
 
+def test_it_ends_with_the_run_that_does_what_is_left_to_do(person: Person) -> None:
+    person.write(25)
+    assert plan(person).splitlines()[-1].startswith("Nothing was asked. Run it: ")
+    person.runs()
+    assert "Nothing to run: every partition is done." in plan(person)
+    person.write(25, prompt={"template": "Label: {{ text }}"})
+    last_line = plan(person).splitlines()[-1]
+    assert last_line.startswith("Nothing to run but what is stale.")
+    assert last_line.endswith(" --all")
+
+
 def test_it_works_in_a_project_by_name(person: Person) -> None:
     person.write(3)
     (person.folder / "pyproject.toml").write_text(

@@ -16,6 +16,8 @@ from ondine_dagster_tests.workbench import MakeBench, numbered
 
 LABELS = {"fields": {"label": {"type": "string", "enum": ["good", "bad"]}}}
 
+SIXTEEN = {"budgets": [{"requests": 16, "per": "total"}]}
+
 
 def finished_runs(person: Person) -> list[dg.DagsterRun]:
     with person.dagster() as instance:
@@ -169,6 +171,18 @@ def test_a_failed_partition_is_reported_with_reason_and_remedy_and_taken_up_agai
     person.simulator.fail(FaultPlan())
     assert person.runs("--failed").exit_code == 0
     assert person.paid == 12
+
+
+def test_a_run_of_all_that_fails_goes_on_with_all(person: Person) -> None:
+    person.write(12)
+    person.runs()
+    person.declare(prompt={"template": "Again: {{ text }}"}, limits=SIXTEEN)
+    result = person.runs("--all")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].endswith(f"run {person.declared_in} --all")
+    person.declare(prompt={"template": "Again: {{ text }}"})
+    assert person.runs("--all").exit_code == 0
+    assert person.paid == 24
 
 
 def test_a_source_that_is_missing_is_one_readable_message(person: Person) -> None:

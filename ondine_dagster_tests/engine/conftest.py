@@ -10,6 +10,7 @@ import pytest
 
 from ondine_dagster.engine import retry
 from ondine_dagster.engine.engine import _new_loop
+from ondine_dagster.ledger import provider_state
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.engine.harness import Harness
 
@@ -39,6 +40,13 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off for milliseconds."""
     monkeypatch.setattr(retry, "FIRST_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(retry, "LONGEST_WAIT_SECONDS", 0.002)
+
+
+@pytest.fixture
+def short_cooldowns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try a provider that is out again at once."""
+    monkeypatch.setattr(provider_state, "FIRST_COOLDOWN_MS", 1)
+    monkeypatch.setattr(provider_state, "LONGEST_COOLDOWN_MS", 1)
 
 
 @pytest.fixture(params=[_new_loop, asyncio.new_event_loop], ids=["engine", "asyncio"])

@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from ondine_dagster.engine.engine import Engine, EngineLimits
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome
-from ondine_dagster.ledger import schema
+from ondine_dagster.ledger import provider_state, schema
 from ondine_dagster.ledger.audit import check
 from ondine_dagster.ledger.identity import answer_key, digest, text_digest
 from ondine_dagster.ledger.ledger import Ledger
-from ondine_dagster.ledger.records import RequestContext
+from ondine_dagster.ledger.limits import Limit, scope_of
+from ondine_dagster.ledger.provider_state import ProviderState
+from ondine_dagster.ledger.records import ProviderKey, RequestContext
 from ondine_dagster.llm.openai_compatible import OpenAICompatible
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Provider
 from ondine_dagster.spec import Llm
 
 _MODEL = digest("a test's model")
+DATASET = "test"
+SCOPE = scope_of(DATASET)
 Row = Question | RowOutcome
 
 
@@ -62,6 +67,8 @@ class Harness:
         }
         self.provider: Provider = OpenAICompatible(Llm.model_validate(declared | llm), {})
         self.max_unknown = 2
+        self.limits: tuple[Limit, ...] = ()
+        self.keys: tuple[str, ...] = ()
 
     def close(self) -> None:
         self.ledger.close()
@@ -69,7 +76,7 @@ class Harness:
     def engine(self, **limits: Any) -> Engine:
         provider = self.provider
         context = RequestContext(
-            dataset="test",
+            dataset=DATASET,
             run_scope="run",
             provider=provider.name,
             identity=provider.identity,
@@ -78,9 +85,11 @@ class Harness:
             ceiling=provider.ceiling,
             price_version=provider.price_version,
             max_unknown=self.max_unknown,
+            limits=self.limits,
         )
         settings = {"concurrency": 8, "timeout_seconds": 30} | limits
-        return Engine(self.ledger, provider, context, EngineLimits(**settings))
+        keys = [SecretStr(key) for key in self.keys]
+        return Engine(self.ledger, provider, context, EngineLimits(**settings), keys)
 
     def run(self, *partitions: Iterable[Row], **limits: Any) -> Run:
         """Run partitions p0, p1, ... to the end."""
@@ -98,6 +107,13 @@ class Harness:
         for attempt in self.attempts():
             found[attempt.state] = found.get(attempt.state, 0) + 1
         return found
+
+    def shared_state(self) -> ProviderState:
+        """Return what all processes know of the provider."""
+        provider = self.provider
+        key = ProviderKey(provider.name, provider.base_url, provider.model)
+        with self.ledger.database.read() as connection:
+            return provider_state.read(connection, key)
 
     def problems(self) -> list[str]:
         """Return what the ledger's own audit finds."""

@@ -133,8 +133,8 @@ def test_half_a_character_is_replaced_and_flagged(harness: Harness) -> None:
 def test_under_mixed_faults_every_answer_belongs_to_its_row(
     harness: Harness, simulator: Simulator, short_waits: None
 ) -> None:
-    rates = {"429 retry_after=0": 0.05, "500": 0.05, "503": 0.03, "reset_before": 0.03, "reset_after": 0.02}
-    rates |= {"truncated": 0.01, "malformed_json": 0.01}
+    rates = {"429 retry_after=0": 0.05, "500": 0.05, "503": 0.03}
+    rates |= {"reset_before": 0.03, "reset_after": 0.02, "truncated": 0.01, "malformed_json": 0.01}
     simulator.fail(FaultPlan(seed=7, rates=rates))
     rows = questions(1000)
     run = harness.run(rows[:400], rows[400:], concurrency=32)

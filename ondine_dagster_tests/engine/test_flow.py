@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from ondine_dagster.engine.rows import Outcome, PartitionFeed, RowOutcome
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
+from ondine_dagster.llm.openai_compatible import OpenAICompatible
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.engine.conftest import MakeHarness
 from ondine_dagster_tests.engine.harness import Harness, Row, feeds, question, questions
@@ -206,6 +208,27 @@ def _peak(harness: Harness, rows: int) -> int:
         tracemalloc.stop()
     assert found == rows
     return peak
+
+
+@pytest.mark.behaviour("E-5")
+def test_tasks_grow_with_the_concurrency_and_not_with_the_rows(
+    make_harness: MakeHarness, simulator_factory: type[Simulator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = simulator_factory(latency_ms=5)
+    harness = make_harness(simulator.base_url)
+    most = 0
+    body = OpenAICompatible.body
+
+    def counting(self: OpenAICompatible, messages_json: str, ceiling: int) -> bytes:
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+        return body(self, messages_json, ceiling)
+
+    monkeypatch.setattr(OpenAICompatible, "body", counting)
+    run = harness.run(questions(1000), concurrency=50)
+    assert set(run.outcomes) == {Outcome.ANSWERED}
+    # two workers per permit, a task of aiohttp's per request in flight, and a few that run for all
+    assert 2 * 50 < most <= 3 * 50 + 10
 
 
 @pytest.mark.behaviour("E-8")

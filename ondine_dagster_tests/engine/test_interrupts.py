@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from ondine_dagster.engine.asking import Asker
-from ondine_dagster.engine.engine import Engine
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question
 from ondine_dagster.engine.runner import Runner
 from ondine_dagster.engine.stop import INTERRUPTED, StopSign
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.llm.openai_compatible import OpenAICompatible
 from ondine_dagster.simulator import Simulator
+from ondine_dagster_tests.engine.background import Background
 from ondine_dagster_tests.engine.conftest import MakeHarness
 from ondine_dagster_tests.engine.harness import Harness, feeds, question, questions
 from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
@@ -27,34 +27,6 @@ from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
 
 class Boom(Exception):
     """A bug of ours."""
-
-
-class Background:
-    """Consumes a run in a thread, until it ends or is told to leave."""
-
-    def __init__(self, engine: Engine, *partitions: Sequence[Question]) -> None:
-        self.engine = engine
-        self.chunks: list[Chunk] = []
-        self.error: BaseException | None = None
-        self._run = engine.run(feeds(*partitions))
-        self._thread = threading.Thread(target=self._consume)
-        self._thread.start()
-
-    def _consume(self) -> None:
-        try:
-            with closing(self._run) as chunks:
-                self.chunks += chunks
-        except BaseException as error:
-            self.error = error
-
-    def interrupt(self) -> None:
-        """Do what an interrupt in the consumer does, from another thread."""
-        self.engine._closing = True
-        self.engine._tell("interrupt")
-
-    def join(self) -> None:
-        self._thread.join(30)
-        assert not self._thread.is_alive(), "the run hangs"
 
 
 # the consumer leaves

@@ -73,7 +73,8 @@ def test_without_keys_there_is_one_that_holds_nothing() -> None:
     ring = ring_of()
     assert ring.keys == (ApiKey(None, None, 0),)
     assert taken(ring) == taken(ring) == ApiKey(None, None, 0)
-    assert not ring.bench(taken(ring), failure())
+    ring.bench(taken(ring), failure())
+    assert ring.left == 0
     assert ring.take() is None
     assert ring.reasons() == "no key: HTTP 401: no"
 
@@ -83,7 +84,11 @@ def test_without_keys_there_is_one_that_holds_nothing() -> None:
 
 def test_a_benched_key_is_given_out_no_more_and_the_others_take_its_turns() -> None:
     ring = ring_of(*CANARIES)
-    assert ring.bench(ring.keys[1], failure())
+    said = ring.bench(ring.keys[1], failure())
+    assert said is not None
+    assert said.startswith("key 2 of 3 (fingerprint ")
+    assert said.endswith("is set aside: HTTP 401: no")
+    assert ring.left == 2
     assert Counter(taken(ring).index for _ in range(10)) == {0: 5, 2: 5}
 
 
@@ -92,7 +97,8 @@ def test_two_requests_with_one_bad_key_bench_it_once() -> None:
     first, _, second = taken(ring), taken(ring), taken(ring)
     assert first == second
     assert ring.bench(first, failure(message="HTTP 401: first"))
-    assert ring.bench(second, failure(message="HTTP 401: second"))
+    assert ring.bench(second, failure(message="HTTP 401: second")) is None
+    assert ring.left == 1
     assert taken(ring) == ring.keys[1]
     assert ring.reasons().endswith("HTTP 401: first")
 
@@ -101,7 +107,8 @@ def test_two_requests_with_one_bad_key_bench_it_once() -> None:
 def test_when_all_are_benched_there_is_none_and_all_reasons_are_told() -> None:
     ring = ring_of(*CANARIES[:2])
     assert ring.bench(ring.keys[1], failure(message="HTTP 403: budget"))
-    assert not ring.bench(ring.keys[0], failure())
+    assert ring.bench(ring.keys[0], failure())
+    assert ring.left == 0
     assert ring.take() is None
     first, second = (fingerprint(SecretStr(key)).hex() for key in CANARIES[:2])
     assert ring.reasons() == (

@@ -65,3 +65,6 @@ def test_a_key_that_is_refused_inside_a_200_stops_the_run(
     assert run.engine.stopped.code is ErrorCode.UNAUTHORIZED
     assert simulator.bill.totals.requests <= 4
     assert set(run.outcomes) == {Outcome.NOT_ATTEMPTED}
+    # what came with a 200 counts as paid, and holds no question back
+    assert harness.states() == {"settled": simulator.bill.totals.requests}
+    assert harness.problems() == []

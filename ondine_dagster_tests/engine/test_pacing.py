@@ -160,7 +160,42 @@ def test_who_is_cancelled_while_waiting_takes_no_slot(ledger: Ledger) -> None:
     run_in_fake_time(main())
 
 
+def test_instants_of_a_clock_that_was_set_back_hold_nobody(ledger: Ledger) -> None:
+    async def main() -> float:
+        make_pacer(ledger, TEN_A_SECOND)
+        clock, back = fake_loop().microseconds, 0
+        pacer = Pacer(ledger, KEY, TEN_A_SECOND, StopSign(), clock=lambda: clock() - back)
+        asking = [asyncio.ensure_future(pacer.slot(1)) for _ in range(40)]
+        await asyncio.sleep(1)
+        back = 600 * 1_000_000
+        await asyncio.gather(*asking)
+        await pacer.aclose()
+        return fake_loop().time()
+
+    assert run_in_fake_time(main()) <= 5
+
+
 # caps of the day
+
+
+@pytest.mark.behaviour("B-5")
+@pytest.mark.parametrize("wait", [0.3, 0.7])
+def test_slots_that_are_given_back_again_and_again_use_no_day_up(
+    ledger: Ledger, wait: float
+) -> None:
+    """A request that waits for money takes a slot at every look."""
+    rates = Rates(requests_per_minute=600, requests_per_day=5)
+
+    async def main() -> None:
+        pacer = make_pacer(ledger, rates)
+        for _ in range(20):
+            assert await pacer.slot(1) is None
+            pacer.give_back(1)
+            await asyncio.sleep(wait)
+        await pacer.aclose()
+
+    run_in_fake_time(main())
+    assert value(ledger.database, "SELECT day_requests FROM provider_state") == 0
 
 
 @pytest.mark.behaviour("B-5")

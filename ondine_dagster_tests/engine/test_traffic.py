@@ -24,7 +24,7 @@ from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.records import ProviderKey
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster_tests.engine.fake_time import fake_loop, run_in_fake_time
-from ondine_dagster_tests.ledger.builders import value
+from ondine_dagster_tests.ledger.builders import execute, value
 
 KEY = ProviderKey("openai_compatible", "http://127.0.0.1:9/v1", "m")
 LATENCY = 1.0
@@ -469,6 +469,31 @@ def test_while_the_provider_is_out_one_probe_of_one_engine_goes_per_cooldown(
 
 
 @pytest.mark.behaviour("A-17")
+@pytest.mark.parametrize(("failures", "held_back"), [(9, False), (10, True)])
+def test_after_ten_failures_in_a_row_nothing_follows_before_the_ledger_has_heard_of_them(
+    ledgers: list[Ledger], failures: int, held_back: bool
+) -> None:
+    """What is sent in between would be lost too, and nobody knows whether it is billed."""
+
+    async def main() -> None:
+        one, other = engines = await start(*ledgers[:2])
+        failed = failure(ErrorCode.CONNECTION_LOST)
+        await asyncio.gather(*(one.ask(failed) for _ in range(failures)))
+        next_one = asyncio.create_task(one.ask())
+        await asyncio.sleep(0.011)
+        assert next_one.done() is not held_back
+        assert not one.traffic.is_out
+        await asyncio.sleep(0.7)
+        assert other.traffic.is_out is one.traffic.is_out is held_back
+        await asyncio.sleep(2)  # and the next one was the probe
+        assert next_one.done()
+        assert not one.traffic.is_out
+        await close(engines)
+
+    run_in_fake_time(main())
+
+
+@pytest.mark.behaviour("A-17")
 def test_a_good_probe_lets_everybody_go_on(ledgers: list[Ledger]) -> None:
     async def main() -> None:
         engines = await start(*ledgers[:2])
@@ -677,6 +702,23 @@ def test_a_bound_that_was_violated_stops_those_who_were_there_and_nobody_later(
         (later,) = await start(ledgers[2])
         await asyncio.sleep(1.0)
         assert await later.ask()
+        await close([later])
+
+    run_in_fake_time(main())
+
+
+def test_a_violation_that_lies_ahead_of_a_clock_set_back_stops_nobody(ledger: Ledger) -> None:
+    async def main() -> None:
+        (one,) = await start(ledger)
+        await close([one])
+        ahead = fake_loop().microseconds() // 1000 + 3_600_000
+        execute(ledger.database, "UPDATE provider_state SET violated_at = ?", ahead)
+        (later,) = await start(ledger)
+        await asyncio.sleep(1.0)
+        assert await later.ask()
+        later.traffic.violated()  # and it is heard of where that happens again
+        await asyncio.sleep(1.0)
+        assert later.stop.is_set()
         await close([later])
 
     run_in_fake_time(main())

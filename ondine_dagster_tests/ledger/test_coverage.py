@@ -65,3 +65,10 @@ def test_a_ledger_that_is_not_there_covers_nothing_and_is_not_made(tmp_path: Pat
         assert connection is None
         assert covered(connection, [key("q")], ceiling=1, max_unknown=0) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_ledger_whose_making_was_cut_short_is_none_yet(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.touch()
+    with reading(path) as connection:
+        assert connection is None

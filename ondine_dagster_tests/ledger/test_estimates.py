@@ -176,13 +176,25 @@ def test_the_steps_of_a_run_add_up_and_the_last_run_is_found(ledger: Ledger) -> 
         assert find(connection, "nobody") is None
 
 
+def test_what_many_dear_requests_cost_at_most_never_keeps_a_run_from_starting(
+    ledger: Ledger,
+) -> None:
+    """A million answers of up to 131,072 tokens for $75 a million."""
+    step = Estimate(requests=1_000_000, expected=DOLLAR, most=9_840_000 * DOLLAR)
+    with ledger.database.write() as connection:
+        for _ in range(2):
+            record(connection, "reviews", "run-1", step)
+        found = find(connection, "reviews")
+    assert found is not None
+    assert found.estimate.most == 2**63 - 1
+    assert found.estimate.expected == 2 * DOLLAR
+
+
 def test_a_comparison_reads_well() -> None:
     estimate = Estimate(requests=10, expected=DOLLAR, most=5 * DOLLAR)
     near = compared(estimate, 10, DOLLAR * 11 // 10)
     assert near == "expected $1.00 (at most $5.00), was $1.10: 10 % more"
     half = compared(estimate, 5, DOLLAR // 2)
-    assert half == (
-        "expected $1.00 (at most $5.00), was $0.50 in 5 requests instead of 10: 50 % less"
-    )
+    assert half == ("expected $1.00 (at most $5.00), was $0.50 in 5 requests instead of 10")
     free = compared(Estimate(requests=1), 1, 0)
     assert free == "expected $0.00 (at most $0.00), was $0.00"

@@ -283,6 +283,23 @@ def test_good_answers_among_the_failures_keep_it_closed() -> None:
     assert len(state.recent or "") == 50
 
 
+def test_good_answers_that_are_reported_alone_keep_it_closed_too() -> None:
+    state = under_ceiling()  # then good answers do not wait for the next failure
+    for _ in range(30):
+        state.take(outcomes(FAILED), 0, MANY, NOW)
+        state.take(outcomes(GOOD + GOOD), 0, MANY, NOW)
+    assert state.opened_at is None
+
+
+def test_a_good_answer_opens_nothing_however_many_failed_before() -> None:
+    state = ProviderState()
+    state.take(outcomes((GOOD + FAILED + FAILED) * 6 + FAILED), 0, MANY, NOW)
+    state.take(outcomes(GOOD), 0, MANY, NOW)  # the twentieth: now there are enough to know
+    assert state.opened_at is None
+    state.take(outcomes(FAILED), 0, MANY, NOW)
+    assert state.opened_at == NOW
+
+
 def test_an_asked_for_wait_is_a_longer_cooldown_within_bounds() -> None:
     for wait_ms, expected in [(0, 1000), (20_000, 20_000), (10**9, LONGEST_WAIT_MS)]:
         state = ProviderState()

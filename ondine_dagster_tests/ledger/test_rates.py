@@ -35,10 +35,18 @@ def take(
     now: int = NOW,
     engines: int = 1,
     correction: int = 0,
+    unused: int = 0,
 ) -> Lease:
     with database.write() as connection:
         return lease(
-            connection, KEY, rates, weights, correction=correction, engines=engines, now=now
+            connection,
+            KEY,
+            rates,
+            weights,
+            correction=correction,
+            engines=engines,
+            now=now,
+            unused=unused,
         )
 
 
@@ -174,6 +182,11 @@ def test_a_row_from_a_wrong_clock_holds_nobody(database: Database) -> None:
     assert offsets(take(database, TEN_A_SECOND, [1])) == [0]
 
 
+def test_a_clock_that_was_set_back_by_minutes_holds_no_requests(database: Database) -> None:
+    take(database, TEN_A_SECOND, [1], now=NOW + 300 * SECOND)
+    assert offsets(take(database, TEN_A_SECOND, [1])) == [0]
+
+
 # per day
 
 
@@ -221,6 +234,31 @@ def test_a_request_counts_for_the_day_of_its_instant(database: Database) -> None
     later = take(database, rates, [1], now=now + 5 * STEP).used_up
     assert later is not None
     assert later.renews_at == MIDNIGHT + 86_400 * SECOND
+
+
+@pytest.mark.behaviour("B-5")
+def test_a_request_that_is_free_tomorrow_only_does_not_let_today_be_forgotten(
+    database: Database,
+) -> None:
+    """Its large estimate proves wrong, and then today goes on."""
+    rates = Rates(tokens_per_minute=1000, requests_per_day=2)
+    now = MIDNIGHT - 600 * SECOND
+    busy(database, rates, now=now)
+    assert len(take(database, rates, [5], now=now).instants) == 1
+    assert len(take(database, rates, [20_000], now=now + SECOND).instants) == 1
+    used_up = take(database, rates, [1], now=now + 2 * SECOND).used_up
+    assert used_up is not None
+    assert (used_up.day, used_up.renews_at) == (DAY, MIDNIGHT)
+    assert take(database, rates, [1], now=now + 3 * SECOND, correction=-20_000).used_up
+
+
+@pytest.mark.behaviour("B-5")
+def test_requests_that_were_not_sent_are_none_of_the_day(database: Database) -> None:
+    rates = Rates(requests_per_day=3)
+    assert len(take(database, rates, [1] * 3).instants) == 3
+    assert len(take(database, rates, [1] * 3, unused=2).instants) == 2
+    assert take(database, rates, [1]).used_up
+    assert len(take(database, rates, [1] * 9, unused=9).instants) == 3
 
 
 def test_a_cap_is_told_at_once_and_not_after_the_wait_for_the_rate(database: Database) -> None:

@@ -156,6 +156,25 @@ def test_an_emptied_spill_keeps_nothing_of_longer_lines(spill: Spill) -> None:
     assert content(spill) == Lines((short,), 0)
 
 
+def test_a_spill_that_could_be_emptied_only_in_part_takes_lines_that_can_be_read(
+    spill: Spill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spill.append([settlement("old")])
+    write = module._write
+
+    def fail_half_way(descriptor: int, zeros: bytes, offset: int) -> None:
+        write(descriptor, zeros[: len(zeros) // 2], offset)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(module, "_write", fail_half_way)
+        with pytest.raises(OSError):
+            spill.clear()
+    items = [settlement("first"), settlement("second")]
+    spill.append(items)
+    assert content(spill) == Lines(tuple(items), 0)
+
+
 def test_a_line_is_on_the_disk_before_anybody_hears_of_it(
     spill: Spill, monkeypatch: pytest.MonkeyPatch
 ) -> None:

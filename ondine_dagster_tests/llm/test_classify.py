@@ -409,7 +409,7 @@ def test_an_error_inside_a_200_ends_the_run_where_its_status_would(
     if error_class in (F, X):
         assert failure is not None
         assert (failure.error_class, failure.code) == (error_class, code)
-        assert failure.evidence is Evidence.UNKNOWN
+        assert failure.evidence is Evidence.RECEIVED
     else:
         assert failure is None
 

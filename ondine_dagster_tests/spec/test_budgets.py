@@ -83,6 +83,7 @@ def test_the_environment_declares_budgets_over_all_datasets() -> None:
         (LISTED, '[{"usd": NaN, "per": "day"}]', "`ONDINE_BUDGETS[0].usd` is nan; it must be"),
         (LISTED, '[{"usd": 5, "window": "day"}]', "unknown key `window` in ONDINE_BUDGETS[0]"),
         (LISTED, '[{"usd": 5, "window": "day"}]', "did you mean `per`?"),
+        (LISTED, '[{"tokens": 1.5, "per": "day"}]', "tokens` is 1.5; it must be a whole number"),
         (LISTED, '[{"per": "day"}]', "`ONDINE_BUDGETS[0]` has no amount"),
     ],
 )
