@@ -85,7 +85,7 @@ def _measure(
         start = provider.read()
         time.sleep(_WARM_UP_SECONDS)
         warm = provider.read()
-        time.sleep(seconds - _WARM_UP_SECONDS)
+        time.sleep(max(1, seconds - _WARM_UP_SECONDS))
         end = provider.read()
     return end.since(start), end.since(warm)
 

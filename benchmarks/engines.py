@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ class Done:
     answered: int = 0
     wall: float = 0.0
     cpu: float = 0.0
-    threads: Counter[str] = field(default_factory=Counter)
+    threads: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     tasks: list[int] = field(default_factory=list)
     peak_mb: list[float] = field(default_factory=list)
 

@@ -69,7 +69,7 @@ def _profile_threads() -> dict[str, cProfile.Profile]:
         else:
             plain_run(thread)
 
-    threading.Thread.run = run  # type: ignore[method-assign]
+    threading.Thread.run = run  # type: ignore[method-assign, assignment]
     return profiles
 
 

@@ -37,8 +37,9 @@ def main(rows: int = 100_000, run_rows: int = 1000, runs: int = 3) -> None:
         folder = Path(name)
         _declare(folder, NAME, rows, _NOBODY)
         _row("nothing", _command(folder, "plan", NAME))
+        # a small parent: on Linux a child's peak is at least that of its parent
         paying = multiprocessing.get_context("spawn").Process(target=_pay_half, args=(folder, rows))
-        paying.start()  # of its own: what a command took is counted with what its parent is
+        paying.start()
         paying.join()
         assert paying.exitcode == 0
         _row("answers for half of the rows", _command(folder, "plan", NAME))
@@ -48,16 +49,17 @@ def main(rows: int = 100_000, run_rows: int = 1000, runs: int = 3) -> None:
     with tempfile.TemporaryDirectory() as name:
         for number in range(runs):
             which = "another dataset in it" if number else "first in a new data folder"
-            _run_row(which, Path(name), f"{NAME}_{number}", run_rows)
+            _run_row(which, Path(name), number, run_rows)
 
 
 def _row(name: str, ended: _Ended) -> None:
     print(f"| {name} | {ended.seconds:.1f} | {ended.peak_mb:.0f} MB |", flush=True)
 
 
-def _run_row(which: str, folder: Path, name: str, rows: int) -> None:
+def _run_row(which: str, folder: Path, number: int, rows: int) -> None:
+    name = f"{NAME}_{number}"
     with Provider() as provider:
-        _declare(folder, name, rows, provider.base_url)
+        _declare(folder, name, rows, provider.base_url, seed=number)
         ended = _command(folder, "run", name)
         bill = provider.read().bill
     assert bill.answered == rows and bill.first_at is not None
@@ -68,9 +70,9 @@ def _run_row(which: str, folder: Path, name: str, rows: int) -> None:
     )
 
 
-def _declare(folder: Path, name: str, rows: int, base_url: str) -> None:
-    source = folder / "reviews.csv"
-    write_reviews(source, rows)
+def _declare(folder: Path, name: str, rows: int, base_url: str, seed: int = 1) -> None:
+    source = folder / f"{name}.csv"
+    write_reviews(source, rows, seed)
     attributes = declaration(source, base_url, concurrency=100, name=name)
     document = {"type": "ondine_dagster.LLMDataset", "attributes": attributes}
     # JSON is YAML
@@ -80,16 +82,20 @@ def _declare(folder: Path, name: str, rows: int, base_url: str) -> None:
 def _command(folder: Path, command: str, name: str) -> _Ended:
     """Run `ondine-dagster` on a dataset of `folder` to its end."""
     began, started = time.time(), time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ondine_dagster.cli.main", command, f"{name}.yaml"],
-        cwd=folder,
-        env={**demo_environment(), DATA_DIR: str(folder)},
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, f"`{command} {name}` ended with {process.returncode}"
+    with (folder / "said.txt").open("w+", encoding="utf-8") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ondine_dagster.cli.main", command, f"{name}.yaml"],
+            cwd=folder,
+            env={**demo_environment(), DATA_DIR: str(folder)},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            raise RuntimeError(f"`{command}` ended with {process.returncode}: {said.read()}")
     return _Ended(began, seconds, megabytes(usage))
 
 

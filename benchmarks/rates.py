@@ -85,7 +85,7 @@ def _measure(cases: list[_Case], processes: int, seconds: float) -> list[list[Re
         read = [_read(providers)]
         time.sleep(_WARM_UP_SECONDS)
         read.append(_read(providers))
-        time.sleep(seconds - _WARM_UP_SECONDS)
+        time.sleep(max(1, seconds - _WARM_UP_SECONDS))
         read.append(_read(providers))
         for each in ready:
             each.stop()

@@ -43,9 +43,9 @@ def declaration(source: Path, base_url: str, concurrency: int, name: str = NAME)
     }
 
 
-def write_reviews(path: Path, rows: int) -> None:
-    """Write a table of so many reviews."""
-    chance = random.Random(1)
+def write_reviews(path: Path, rows: int, seed: int = 1) -> None:
+    """Write a table of so many reviews, others for each seed."""
+    chance = random.Random(seed)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "product", "country", "date", "review"])

@@ -6,7 +6,7 @@ import resource
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 
 
 def peak_mb() -> float:
@@ -19,9 +19,9 @@ def megabytes(usage: resource.struct_rusage) -> float:
     return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def cpu_of_threads() -> Counter[str]:
+def cpu_of_threads() -> defaultdict[str, float]:
     """Return what will hold the seconds of CPU of threads by name, each once it has ended."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     plain_run = threading.Thread.run
 
     def run(thread: threading.Thread) -> None:
@@ -30,5 +30,5 @@ def cpu_of_threads() -> Counter[str]:
         finally:
             seconds[thread.name] += time.thread_time()
 
-    threading.Thread.run = run  # type: ignore[method-assign]
+    threading.Thread.run = run  # type: ignore[method-assign, assignment]
     return seconds

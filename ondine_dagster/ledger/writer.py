@@ -94,12 +94,15 @@ class Writer:
         group: list[_Job] = []
         try:
             job = self._queue.get(timeout=_AGAIN_SECONDS if self._owed else None)
-            deadline = time.monotonic() + GROUP_SECONDS
+            # not by get(timeout=...) with what is left of the time: where that is microseconds,
+            # CPython (up to 3.13 at least) waits for the next item, however long that takes
+            if job is not None and self._queue.qsize() < GROUP_ITEMS:
+                time.sleep(GROUP_SECONDS)
             while job is not None:
                 group.append(job)
                 if len(group) == GROUP_ITEMS:
                     return group
-                job = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+                job = self._queue.get_nowait()
         except queue.Empty:
             return group
         if not group:

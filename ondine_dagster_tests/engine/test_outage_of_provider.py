@@ -177,7 +177,7 @@ def out_of_money(harness: Harness, simulator: Simulator) -> dict[str, Any]:
         (out, "the provider is out", 10),
         (paused, "paused for", 1),
         (paced, None, 1),
-        (out_of_money, None, 2),
+        (out_of_money, "wait for money", 2),
     ],
 )
 def test_an_interrupt_ends_every_wait_within_the_drain(

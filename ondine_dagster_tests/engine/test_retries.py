@@ -327,17 +327,18 @@ def test_poison_rows_wait_for_the_answers_that_are_on_their_way(
     make_harness: MakeHarness,
 ) -> None:
     """Refusals come at once, answers take their time: the first are not yet a verdict."""
-    refused = threading.Semaphore(0)
+    refused: list[bytes] = []
+    enough = threading.Event()
 
     def behave(peer: Peer) -> None:
         while True:
-            if b"poison" in peer.request():
+            if b"poison" in (request := peer.request()):
                 peer.send(reply(b'{"error":{"message":"no"}}', status="400 Bad Request"))
-                refused.release()
+                refused.append(request)
+                if len(refused) >= 5:
+                    enough.set()
             else:
-                for _ in range(5):
-                    refused.acquire()
-                refused.release(5)
+                enough.wait()
                 peer.send(reply(b'{"choices":[{"message":{"content":"fine"}}]}'))
 
     with RawServer(behave) as server:

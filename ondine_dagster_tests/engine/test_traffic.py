@@ -604,7 +604,7 @@ def test_who_does_not_wait_for_a_provider_that_is_out_stops_before_the_first_req
         assert fake_loop().time() - began < 1.0
         assert other.stop.reason is not None
         assert other.stop.reason.code is ErrorCode.BREAKER_OPEN
-        assert "not seen by this run" in other.stop.reason.message
+        assert "not seen here" in other.stop.reason.message
         await close([one, other])
 
     run_in_fake_time(main())

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy.engine import Connection
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger import writer
 from ondine_dagster.ledger.database import Database, LedgerUnavailable
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.records import Decision
@@ -97,6 +98,19 @@ def _in_threads(items: list, do: Callable[..., object]) -> None:  # type: ignore
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_group_ends_also_where_its_time_is_almost_over(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPython's SimpleQueue.get waits for ever where the timeout is microseconds: nothing hangs."""
+    monkeypatch.setattr(writer, "GROUP_SECONDS", 2e-6)
+    heard: queue.Queue[Result] = queue.Queue()
+    for pair in range(200):
+        with held(ledger):  # so that the second comes while the writer is busy
+            ledger.submit(request(pair, "a"), heard.put)
+            ledger.submit(request(pair, "b"), heard.put)
+        assert {type(heard.get(timeout=10)) for _ in range(2)} == {Decision}
 
 
 def test_nobody_hears_of_an_item_before_it_is_committed(ledger: Ledger) -> None:
