@@ -7,6 +7,7 @@ whoever handles it, so that the exit code is right and a second signal is never 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -58,6 +59,8 @@ def listening(on_first: Callable[[], None], on_second: Callable[[], None]) -> It
     exception) after which `on_first` may say what happens now. The second one calls `on_second`
     and ends the process.
     """
+    # it passes an interrupt on that meets the closing of a connection, but prints it first
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     interrupts = Interrupts()
     hear, tell = socket.socketpair()
     tell.setblocking(False)

@@ -294,7 +294,9 @@ class Asker:
             return
         self._budget.freed()
         if settlement.state == "released":
-            self._pacer.correct(-weight)
+            # a 429 keeps its tokens: a server that is short of them gets time to recover
+            if settlement.code != ErrorCode.RATE_LIMITED:
+                self._pacer.correct(-weight)
             return
         tokens = self._weight.learn(reservation.request_bytes, settlement.usage)
         if tokens is not None:

@@ -70,9 +70,10 @@ def write_atomically(path: Path, content: bytes) -> Path:
 
 def remove_abandoned(path: Path) -> None:
     """Delete the temporary files of `path` whose writers are dead."""
-    for entry in os.scandir(path.parent):
-        if entry.name.startswith(f".{path.name}.") and entry.name.endswith(_SUFFIX):
-            _remove_unless_locked(Path(entry.path))
+    with os.scandir(path.parent) as entries:  # closed also where an interrupt comes
+        for entry in entries:
+            if entry.name.startswith(f".{path.name}.") and entry.name.endswith(_SUFFIX):
+                _remove_unless_locked(Path(entry.path))
 
 
 def ensure_folder(folder: Path) -> None:

@@ -62,7 +62,8 @@ def test_an_interrupt_in_the_middle_of_a_step_drains_and_repeats_nothing(
     bill = simulator.bill.totals
     assert 20 <= bill.charged < ROWS
     assert bill.answered == bill.charged, "what was in flight was waited for"
-    assert {attempt.state for attempt in bench.attempts()} == {"settled"}
+    # released: reserved just when the interrupt came, and not sent any more
+    assert {attempt.state for attempt in bench.attempts()} <= {"settled", "released"}
 
     bench.run()
     bill = simulator.bill.totals

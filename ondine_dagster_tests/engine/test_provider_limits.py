@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.engine.rows import Outcome, Question, RowOutcome
 from ondine_dagster.ledger.rates import Rates
 from ondine_dagster.llm.errors import ErrorCode
@@ -91,6 +92,24 @@ def test_declared_tokens_per_minute_are_kept(
     bill = simulator.bill.totals
     assert (bill.answered, bill.repeats) == (300, 0)
     assert bill.limited <= 0.01 * 300
+
+
+@pytest.mark.behaviour("B-2")
+@pytest.mark.parametrize(("fault", "given_back"), [("429", 0), ("503", 1)])
+def test_a_429_keeps_its_tokens_and_other_refusals_give_them_back(
+    harness: Harness,
+    short_waits: None,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    given_back: int,
+) -> None:
+    """Who is told that the tokens of the minute are gone must not ask as much again at once."""
+    corrections: list[int] = []
+    monkeypatch.setattr(Pacer, "correct", lambda self, tokens: corrections.append(tokens))
+    rates = Rates(tokens_per_minute=10**9)
+    row = question(f"[[fault={fault} times=1]] " + "x" * 4000)
+    assert harness.run([row], rates=rates).outcomes == [Outcome.ANSWERED]
+    assert sum(tokens < -1000 for tokens in corrections) == given_back
 
 
 @pytest.mark.behaviour("B-5")
@@ -188,12 +207,13 @@ def test_a_used_up_day_makes_partitions_red_and_says_when_to_run_again(
     bench.snapshot()
     result = bench.run(raise_on_error=False)
     assert list(bench.states().values()) == ["done", "failed", "failed"]
-    assert simulator.bill.totals.charged == 15
+    charged = simulator.bill.totals.charged
+    assert 13 <= charged <= 15  # a slot that a busy machine comes too late for is not used again
     rest = [row for row in bench.rows(REJECTED) if row["_error_code"] == "rate_limited_daily"]
-    assert len(rest) == 15
+    assert len(rest) == 30 - charged
     (failure,) = (event for event in result.all_events if event.is_step_failure)
     said = str(failure.step_failure_data)
-    assert "15 row(s) wait for another run" in said
+    assert f"{30 - charged} row(s) wait for another run" in said
     assert re.search(when, said)
 
     simulator.settings = replace(simulator.settings, limits=ServerLimits())

@@ -50,6 +50,10 @@ class TokenBucket:
         self._level -= amount
         return True
 
+    def empty(self) -> None:
+        """Take all that is there."""
+        self._level = 0.0
+
 
 class Provider:
     """Asks through pacers, as engines do, and notes what came to the server when."""
@@ -94,7 +98,6 @@ class Provider:
                 if self.learns and self._answers == 5:
                     self.estimate = used
             else:
-                pacer.correct(-estimate)
                 await asyncio.sleep(0.5)
 
     def refused(self, start: float, end: float) -> int:
@@ -147,6 +150,26 @@ def test_the_tokens_of_a_minute_are_used_also_where_estimates_are_wrong(
     provider = run_in_fake_time(main())
     assert provider.tokens_between(5, 35) >= 0.95 * 30_000
     assert provider.refused(5, 35) <= 0.01 * between(provider.sent, 5, 65)
+
+
+@pytest.mark.behaviour("B-2")
+def test_a_bucket_that_somebody_else_has_emptied_recovers(ledgers: list[Ledger]) -> None:
+    """The rate itself would keep it empty: a refused request counts as one that was sent."""
+
+    async def main() -> Provider:
+        bucket = TokenBucket(60_000)
+        provider = Provider(bucket, estimate=100, used=(60, 140))
+        watched = asyncio.ensure_future(
+            provider.watch([make_pacer(ledger, TOKENS) for ledger in ledgers], 36)
+        )
+        await asyncio.sleep(5)
+        bucket.empty()
+        await watched
+        return provider
+
+    provider = run_in_fake_time(main())
+    assert provider.refused(5, 10) > 0
+    assert provider.refused(15, 35) <= 0.01 * between(provider.sent, 15, 35)
 
 
 @pytest.mark.behaviour("B-2")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from sqlalchemy.engine import Connection
@@ -18,7 +19,7 @@ from ondine_dagster.ledger import writer
 from ondine_dagster.ledger.database import Database, LedgerUnavailable
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.records import Decision
-from ondine_dagster.ledger.writer import Result, wait_for
+from ondine_dagster.ledger.writer import Result, Writer, wait_for
 from ondine_dagster_tests.ledger.builders import (
     COST,
     WORST,
@@ -100,17 +101,30 @@ def _in_threads(items: list, do: Callable[..., object]) -> None:  # type: ignore
         thread.join()
 
 
-def test_a_group_ends_also_where_its_time_is_almost_over(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """CPython's SimpleQueue.get waits for ever where the timeout is microseconds: nothing hangs."""
-    monkeypatch.setattr(writer, "GROUP_SECONDS", 2e-6)
-    heard: queue.Queue[Result] = queue.Queue()
-    for pair in range(200):
-        with held(ledger):  # so that the second comes while the writer is busy
-            ledger.submit(request(pair, "a"), heard.put)
-            ledger.submit(request(pair, "b"), heard.put)
-        assert {type(heard.get(timeout=10)) for _ in range(2)} == {Decision}
+class Gated(Writer):
+    """Writes nothing, and ends each group only when it is let."""
+
+    def __init__(self) -> None:
+        self.reached, self.gate = threading.Semaphore(0), threading.Semaphore(0)
+        super().__init__(cast(Any, None), b"", cast(Any, None))
+
+    def _write(self, group: list[Any]) -> None:
+        self.reached.release()
+        self.gate.acquire()
+
+
+def test_a_group_ends_however_little_of_its_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`SimpleQueue.get` of CPython may wait for ever where its timeout is microseconds."""
+    gated, item = Gated(), request("q")
+    for turn in range(3000):
+        monkeypatch.setattr(writer, "GROUP_SECONDS", 1e-6 * (0.2 + turn % 50 / 20))
+        gated.submit(item, lambda result: None)
+        assert gated.reached.acquire(timeout=10)
+        gated.submit(item, lambda result: None)  # while the writer is busy
+        gated.gate.release()
+        assert gated.reached.acquire(timeout=10), "the writer waits for more than its group"
+        gated.gate.release()
+    gated.close()
 
 
 def test_nobody_hears_of_an_item_before_it_is_committed(ledger: Ledger) -> None:
