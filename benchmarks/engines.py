@@ -105,6 +105,7 @@ def _run(pipe: Connection, work: Work, number: int) -> None:
     # here: the process that starts this one must stay small
     from ondine_dagster_tests.engine.harness import Harness
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     done = Done(threads=cpu_of_threads())
     with closing(Harness(work.folder, work.base_url)) as harness:
         engine = harness.engine(concurrency=work.concurrency, rates=work.rates)
@@ -115,6 +116,14 @@ def _run(pipe: Connection, work: Work, number: int) -> None:
             _consume(engine, work, number, done)
         done.wall, done.cpu = time.perf_counter() - wall, time.process_time() - cpu
     pipe.send(done)
+
+
+def _end_with_parent() -> None:
+    """Else it would wait for minutes for a provider that is gone as well."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _consume(engine: Engine, work: Work, number: int, done: Done) -> None:
