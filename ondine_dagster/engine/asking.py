@@ -188,7 +188,8 @@ class Asker:
         weight, trying = self._weight.of(len(body)), self._traffic.is_out
         if (capped := await self._pacer.slot(weight)) is not None:
             self._stop.set(capped)
-        if self._stop.is_set():
+            return self.not_attempted()
+        if self._too_late():
             return self.not_attempted()
         if self._traffic.is_out and not trying:  # since the permit was given
             self._pacer.give_back(weight)
@@ -200,7 +201,7 @@ class Asker:
             self._pacer.give_back(weight)
             return self._not_going(job, decision)
         self.in_flight.add(reservation.attempt)
-        if self._stop.is_set() or time.monotonic() - asked > _SEND_WITHIN_SECONDS:
+        if self._too_late() or time.monotonic() - asked > _SEND_WITHIN_SECONDS:
             self._pacer.give_back(weight)
             await self._ledger.settle(Settlement(reservation.attempt, "released", cost=0))
             result: _Result | _Again = _Again.AT_ONCE
@@ -209,6 +210,10 @@ class Asker:
         # not where that raised: whatever became of the request, it must not stay open
         self.in_flight.discard(reservation.attempt)
         return result
+
+    def _too_late(self) -> bool:
+        """Return whether a request that has its slot must not be sent any more."""
+        return self._stop.is_set() and not self._pacer.ended_the_day
 
     def _reservation(
         self, job: Job, context: RequestContext, request_bytes: int, key: ApiKey

@@ -85,24 +85,27 @@ class Pacer:
         per_minute = rates.tokens_per_minute
         self._worth_a_lease = per_minute and max(1, per_minute // (60 * 8))
         self._used_up: UsedUp | None = None
+        self._day_over: Failure | None = None  # as those without a slot are told
         self._leasing: asyncio.Task[None] | None = None
         self._lease_at = 0
         self._ahead = _AHEAD
         self._engines = 1
         self._counted_at = 0
         self._timer: asyncio.TimerHandle | None = None
-        stop.when_set(self._let_all_go)
+        stop.when_set(self._stopped)
 
     async def slot(self, tokens: int) -> Failure | None:
         """Wait until a request of about so many tokens may be sent.
 
         Returns a Failure where it may not be sent before the next day, and None at once when the
-        stop sign is set. Raises LedgerUnavailable.
+        stop sign is set for another reason. Raises LedgerUnavailable.
         """
-        if not self._rates.limited or self._stop.is_set():
+        if not self._rates.limited:
             return None
         if self._used_up is not None and self._clock() < self._used_up.renews_at:
-            return _rate_limited_daily(self._used_up)
+            return self._day_over
+        if self._stop.is_set():
+            return None
         if not self._waiters:
             self._drop_stale_slots()
         waiter = _Waiter(tokens, self._loop.create_future())
@@ -114,6 +117,14 @@ class Pacer:
             with suppress(ValueError):
                 self._waiters.remove(waiter)
             raise
+
+    @property
+    def ended_the_day(self) -> bool:
+        """Return whether the run stops because a declared cap of the day is used up.
+
+        Who has a slot by then may be sent: it is of that day.
+        """
+        return self._stop.is_set() and self._stop.reason is self._day_over
 
     def give_back(self, tokens: int) -> None:
         """Let the next request have a slot whose request was not sent after all."""
@@ -195,8 +206,9 @@ class Pacer:
             self._lease_at = ended + (_PAUSE if taken.instants else _LOOK_AGAIN)
             if taken.used_up is not None:
                 self._used_up = taken.used_up
+                self._day_over = _rate_limited_daily(taken.used_up)
                 for waiter in self._without_slot():
-                    waiter.end(_rate_limited_daily(taken.used_up))
+                    waiter.end(self._day_over)
         self._leasing = None
         self._tick()
 
@@ -221,6 +233,10 @@ class Pacer:
     def _without_slot(self) -> list[_Waiter]:
         """Remove and return those who wait for a lease."""
         return [self._waiters.pop() for _ in range(len(self._waiters) - len(self._slots))]
+
+    def _stopped(self) -> None:
+        if not self.ended_the_day:
+            self._let_all_go()
 
     def _let_all_go(self) -> None:
         """Nothing more is sent: end every wait."""

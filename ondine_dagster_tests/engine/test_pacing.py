@@ -224,6 +224,27 @@ def test_a_used_up_day_ends_every_wait_and_says_when_it_renews(
 
 
 @pytest.mark.behaviour("B-5")
+def test_who_has_a_slot_of_a_day_that_is_used_up_keeps_it(ledger: Ledger) -> None:
+    async def main() -> int:
+        stop = StopSign()
+        rates = Rates(requests_per_minute=600, requests_per_day=7)
+        pacer = make_pacer(ledger, rates, stop)
+
+        async def is_sent() -> bool:
+            if (capped := await pacer.slot(1)) is not None:
+                stop.set(capped)
+                return False
+            return pacer.ended_the_day or not stop.is_set()
+
+        sent = await asyncio.gather(*(is_sent() for _ in range(20)))
+        await pacer.aclose()
+        return sent.count(True)
+
+    assert run_in_fake_time(main()) == 7
+    assert value(ledger.database, "SELECT day_requests FROM provider_state") == 7
+
+
+@pytest.mark.behaviour("B-5")
 def test_requests_go_again_on_the_next_day(ledger: Ledger) -> None:
     async def main() -> None:
         pacer = make_pacer(ledger, Rates(requests_per_day=2))

@@ -6,6 +6,7 @@ The server's limits per minute are token buckets that refill without steps (`sim
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,9 +16,11 @@ from typing import Any
 
 import pytest
 
+from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.engine.rows import Outcome, Question, RowOutcome
 from ondine_dagster.ledger.rates import Rates
+from ondine_dagster.ledger.records import Decision, Reservation
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.simulator import ServerLimits, Simulator
 from ondine_dagster_tests.engine.background import Background
@@ -131,6 +134,22 @@ def test_a_declared_day_ends_the_run_and_the_next_allowance_pays_the_rest(
     more = harness.run(rows, rates=Rates(requests_per_day=200))
     assert more.texts == [str(n) for n in range(100)]
     assert (simulator.bill.totals.charged, simulator.bill.totals.repeats) == (100, 0)
+
+
+@pytest.mark.behaviour("B-5")
+def test_a_slow_ledger_costs_nothing_of_a_declared_day(
+    harness: Harness, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = LedgerClient.reserve
+
+    async def slowly(self: LedgerClient, reservation: Reservation) -> Decision:
+        await asyncio.sleep(0.2)  # by then others know that the day is used up
+        return await reserve(self, reservation)
+
+    monkeypatch.setattr(LedgerClient, "reserve", slowly)
+    run = harness.run(questions(20), rates=Rates(requests_per_day=5), concurrency=16)
+    assert Counter(run.outcomes) == {Outcome.ANSWERED: 5, Outcome.NOT_ATTEMPTED: 15}
+    assert simulator.bill.totals.requests == 5
 
 
 # undeclared: learnt from replies
