@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo ui browser test test-all pictures lint types imports dead-code docs docs-check behaviours bench clean
+.PHONY: help demo ui browser postgres test test-all pictures lint types imports dead-code docs docs-check behaviours bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ ui: $(INSTALLED) ## Open the demo in the Dagster UI
 
 browser: ## Install Debian's Chromium for the tests that look at Dagster's page
 	@sh scripts/install_browser.sh
+
+postgres: ## Install Debian's PostgreSQL for the tests of database sources and exports
+	@sh scripts/install_postgres.sh
 
 test: $(INSTALLED) ## Run the tests, but for the slow ones
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"

@@ -11,7 +11,11 @@ import pytest
 
 from ondine_dagster_tests.network_guard import NetworkGuard
 
-pytest_plugins = ["ondine_dagster.simulator.pytest_plugin", "ondine_dagster_tests.workbench"]
+pytest_plugins = [
+    "ondine_dagster.simulator.pytest_plugin",
+    "ondine_dagster_tests.workbench",
+    "ondine_dagster_tests.postgres",
+]
 
 _FOREIGN_PREFIXES = ("ONDINE_", "DAGSTER_", "LANGFUSE_", "OTEL_")
 _FOREIGN_ENDINGS = ("_API_KEY", "_PROXY")
