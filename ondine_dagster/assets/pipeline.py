@@ -129,7 +129,7 @@ class Pipeline:
 
     def _provider_of(self, llm: Llm, section: str = "") -> Provider:
         try:
-            return build_provider(llm, self.dataset.output.fields, self._folders)
+            return build_provider(llm, wire_schema(self.dataset.output.fields), self._folders)
         except OndineError as error:
             text = str(error)
             if section:

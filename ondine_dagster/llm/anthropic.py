@@ -13,20 +13,19 @@ from typing import Any, ClassVar
 from pydantic import SecretStr
 
 from ondine_dagster.llm.anthropic_reply import parse_message
+from ondine_dagster.llm.anthropic_schema import constraining
 from ondine_dagster.llm.asking_for_fields import FieldsRequest
 from ondine_dagster.llm.attachments import Attachment
 from ondine_dagster.llm.capabilities import capabilities_of
 from ondine_dagster.llm.chat import ChatCompletions
-from ondine_dagster.llm.provider import Completion
-from ondine_dagster.llm.structured import compact_json, wire_schema
-from ondine_dagster.spec import AnthropicSettings, Llm, OutputField
+from ondine_dagster.llm.provider import Completion, Schema
+from ondine_dagster.llm.structured import compact_json
+from ondine_dagster.spec import AnthropicSettings, Llm
 
 VERSION = "2023-06-01"
 # What Anthropic puts before the system message where it constrains an answer, or offers a tool:
 # https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
 _CONSTRAINED_TOKENS = 1024
-# A grammar of so many numbers costs nothing to speak of.
-_MOST_LISTED = 101
 _START_OF_SYSTEM, _END_OF_SYSTEM = '[{"content":', ',"role":"system"},'
 
 
@@ -39,8 +38,8 @@ class Anthropic(ChatCompletions):
 
     path: ClassVar[str] = "messages"
 
-    def __init__(self, llm: Llm, fields: Mapping[str, OutputField]) -> None:
-        super().__init__(llm, fields)
+    def __init__(self, llm: Llm, schema: Schema | None) -> None:
+        super().__init__(llm, schema)
         time = (llm.anthropic or AnthropicSettings()).cache
         self._mark = "" if time == "none" else compact_json(_cache_control(time))
         self._last_system: str | None = None
@@ -86,9 +85,9 @@ class Anthropic(ChatCompletions):
         """Return what the body of a reply with status 200 is."""
         return parse_message(body, self._fields.tool)
 
-    def _asking_for(self, llm: Llm, fields: Mapping[str, OutputField]) -> FieldsRequest:
+    def _asking_for(self, llm: Llm, schema: Schema | None) -> FieldsRequest:
         """Return what a request says of the declared fields, and of the answer as a whole."""
-        return _FieldsRequest(llm, fields)
+        return _FieldsRequest(llm, schema)
 
     def _parameters(self, llm: Llm) -> dict[str, Any]:
         """Return what follows messages and ceiling in a request, apart from the fields."""
@@ -113,18 +112,18 @@ def _block(attachment: Attachment, data: str) -> Mapping[str, Any]:
 class _FieldsRequest(FieldsRequest):
     """What a request says of the declared fields, in Anthropic's words."""
 
-    def __init__(self, llm: Llm, fields: Mapping[str, OutputField]) -> None:
-        schema, capabilities = wire_schema(fields), capabilities_of(llm)
+    def __init__(self, llm: Llm, schema: Schema | None) -> None:
+        capabilities = capabilities_of(llm)
         super().__init__(schema, capabilities)
         effort = (llm.anthropic or AnthropicSettings()).effort
         output: dict[str, Any] = {} if effort is None else {"effort": effort}
         self.parameters = {}
-        if schema is not None:
+        if schema:
             self.tokens_bound += _CONSTRAINED_TOKENS
             if self.tool is not None:
                 self.parameters = _forced(self.tool, schema)
             elif capabilities.structured == "json_schema":
-                output["format"] = {"type": "json_schema", "schema": _constraining(schema, fields)}
+                output["format"] = {"type": "json_schema", "schema": constraining(schema)}
         if output:
             self.parameters["output_config"] = output
 
@@ -133,38 +132,6 @@ def _forced(tool: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     choice = {"type": "tool", "name": tool, "disable_parallel_tool_use": True}
     offered = {"name": tool, "description": "Gives the answer.", "input_schema": schema}
     return {"tools": [offered], "tool_choice": choice}
-
-
-def _constraining(
-    schema: Mapping[str, Any], fields: Mapping[str, OutputField]
-) -> Mapping[str, Any]:
-    """Return the schema as it may constrain an answer: without bounds, unions and nullable enums.
-
-    A field that is not required may be left out.
-    https://platform.claude.com/docs/en/build-with-claude/structured-outputs#json-schema-limitations
-    """
-    return {
-        **schema,
-        "properties": {name: _property(field) for name, field in fields.items()},
-        "required": [name for name, field in fields.items() if field.required],
-    }
-
-
-def _property(field: OutputField) -> dict[str, Any]:
-    """Return a property; a few whole numbers are listed, other bounds are told in words."""
-    listed = field.enum or _few_numbers(field)
-    bounds = {} if listed else {"at least": field.minimum, "at most": field.maximum}
-    told = ", ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
-    description = ". ".join(filter(None, [(field.description or "").rstrip("."), told]))
-    kind = {"enum": [*listed]} if listed else {"type": field.type}
-    return kind | ({"description": description} if description else {})
-
-
-def _few_numbers(field: OutputField) -> Sequence[int]:
-    if field.type != "integer" or field.minimum is None or field.maximum is None:
-        return ()
-    numbers = range(int(field.minimum), int(field.maximum) + 1)
-    return numbers if len(numbers) <= _MOST_LISTED else ()
 
 
 def _cache_control(time: str) -> dict[str, str]:

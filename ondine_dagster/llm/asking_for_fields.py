@@ -7,10 +7,10 @@ schema in the system message. Answers are checked by `llm/structured.py` in each
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ondine_dagster.llm.capabilities import Capabilities
+from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.structured import compact_json
 
 _NAME = "answer"
@@ -30,7 +30,7 @@ class FieldsRequest:
     in the other modes; `tokens_bound` is the most prompt tokens that all of it can count.
     """
 
-    def __init__(self, schema: Mapping[str, Any] | None, capabilities: Capabilities) -> None:
+    def __init__(self, schema: Schema | None, capabilities: Capabilities) -> None:
         mode = capabilities.structured if schema else None
         self.tool = _NAME if mode == "tools" else None
         self.parameters: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def _response_format(kind: str, **more: Any) -> dict[str, Any]:
     return {"response_format": {"type": kind, **more}}
 
 
-def _forced_tool(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+def _forced_tool(schema: Schema | None) -> dict[str, Any]:
     function = {"name": _NAME, "description": "Gives the answer.", "parameters": schema}
     return {
         "tools": [{"type": "function", "function": function}],

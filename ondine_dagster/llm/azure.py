@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from ondine_dagster.llm.chat import ChatCompletions
 from ondine_dagster.llm.errors import ErrorCode, Failure
-from ondine_dagster.llm.provider import Completion
-from ondine_dagster.spec import AzureSettings, Llm, OutputField
+from ondine_dagster.llm.provider import Completion, Schema
+from ondine_dagster.spec import AzureSettings, Llm
 
 _NO_ACCESS = (ErrorCode.UNAUTHORIZED, ErrorCode.FORBIDDEN)
 _ROLE = "does the identity have the role `Cognitive Services OpenAI User` on this resource?"
@@ -25,8 +25,8 @@ _ROLE = "does the identity have the role `Cognitive Services OpenAI User` on thi
 class Azure(ChatCompletions):
     """One deployment of a resource."""
 
-    def __init__(self, llm: Llm, fields: Mapping[str, OutputField]) -> None:
-        super().__init__(llm, fields)
+    def __init__(self, llm: Llm, schema: Schema | None) -> None:
+        super().__init__(llm, schema)
         own = llm.azure or AzureSettings()
         self._by_key = own.credential == "key"
         self._by_identity = own.key_variable is None

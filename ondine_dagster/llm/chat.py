@@ -21,9 +21,9 @@ from ondine_dagster.llm.errors import ErrorCode, Failure
 from ondine_dagster.llm.image_tokens import AttachmentTokens, attachment_tokens
 from ondine_dagster.llm.prices import Cost
 from ondine_dagster.llm.pricing import Pricing
-from ondine_dagster.llm.provider import Completion
-from ondine_dagster.llm.structured import compact_json, wire_schema
-from ondine_dagster.spec import Llm, OutputField
+from ondine_dagster.llm.provider import Completion, Schema
+from ondine_dagster.llm.structured import compact_json
+from ondine_dagster.spec import Llm
 from ondine_dagster.spec.base import REQUEST
 
 # Chat templates wrap each message and the conversation in tokens that no byte of ours shows.
@@ -36,7 +36,7 @@ class ChatCompletions:
 
     path: ClassVar[str] = "chat/completions"
 
-    def __init__(self, llm: Llm, fields: Mapping[str, OutputField]) -> None:
+    def __init__(self, llm: Llm, schema: Schema | None) -> None:
         self.name = llm.provider_name or llm.provider
         self._declared_headers = llm.headers
         self.model = llm.name
@@ -49,7 +49,7 @@ class ChatCompletions:
         self._pricing = Pricing(llm)
         self._llm = llm
         self.price_version = self._pricing.version
-        self._fields = self._asking_for(llm, fields)
+        self._fields = self._asking_for(llm, schema)
         self._head = f'{{"model":{compact_json(llm.name)},"messages":'
         self._ceiling_field = f',"{llm.ceiling_field}":'
         rest = self._parameters(llm) | self._fields.parameters
@@ -119,9 +119,9 @@ class ChatCompletions:
         """Return what the body of a reply with status 200 is."""
         return parse_completion(body, self._fields.tool)
 
-    def _asking_for(self, llm: Llm, fields: Mapping[str, OutputField]) -> FieldsRequest:
+    def _asking_for(self, llm: Llm, schema: Schema | None) -> FieldsRequest:
         """Return what a request says of the declared fields."""
-        return FieldsRequest(wire_schema(fields), capabilities_of(llm))
+        return FieldsRequest(schema, capabilities_of(llm))
 
     def _parameters(self, llm: Llm) -> dict[str, Any]:
         """Return what follows messages and ceiling in a request, apart from the fields."""

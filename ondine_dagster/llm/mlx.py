@@ -7,7 +7,7 @@ a provider like any other (https://github.com/ml-explore/mlx-lm).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -15,20 +15,21 @@ from jinja2 import TemplateError
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.chat import ChatCompletions
+from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.structured import compact_json
-from ondine_dagster.spec import Llm, OutputField
+from ondine_dagster.spec import Llm
 
 
 class MLX(ChatCompletions):
     """One model that mlx-lm loads, by its folder or its name on Hugging Face."""
 
-    def __init__(self, llm: Llm, fields: Mapping[str, OutputField]) -> None:
+    def __init__(self, llm: Llm, schema: Schema | None) -> None:
         if llm.structured not in (None, "prompt"):
             raise OndineError(
                 f"llm.structured is {llm.structured}, but nothing constrains an answer of mlx-lm: "
                 "leave it out, and the prompt asks for the fields"
             )
-        super().__init__(llm, fields)
+        super().__init__(llm, schema)
 
     def load(self) -> Callable[[bytes], bytes]:
         """Load the weights (the first time, mlx-lm downloads them); return what answers.

@@ -19,10 +19,10 @@ from ondine_dagster.llm.chat import ChatCompletions
 from ondine_dagster.llm.classify import failure_inside
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster.llm.prices import Cost
-from ondine_dagster.llm.provider import GENERATION_ID, Completion, Usage, Verdict
+from ondine_dagster.llm.provider import GENERATION_ID, Completion, Schema, Usage, Verdict
 from ondine_dagster.llm.reply_json import as_count, as_money, as_object, as_text
 from ondine_dagster.llm.structured import compact_json
-from ondine_dagster.spec import Llm, OutputField
+from ondine_dagster.spec import Llm
 from ondine_dagster.spec.openrouter import MaxPrice, OpenRouterSettings
 
 _UNNAMED = Failure(
@@ -66,9 +66,9 @@ _ROUTING = (
 class OpenRouter(ChatCompletions):
     """One model, and those in its place, behind OpenRouter."""
 
-    def __init__(self, llm: Llm, fields: Mapping[str, OutputField]) -> None:
+    def __init__(self, llm: Llm, schema: Schema | None) -> None:
         self._settings = llm.openrouter or OpenRouterSettings()
-        super().__init__(llm, fields)
+        super().__init__(llm, schema)
         self._own_headers = _headers(self._settings)
 
     def headers(self, key: SecretStr | None) -> dict[str, str]:

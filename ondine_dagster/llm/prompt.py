@@ -16,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ondine_dagster.llm.attachments import Attachment
 from ondine_dagster.llm.errors import ErrorCode
+from ondine_dagster.llm.static_text import static_ends
 from ondine_dagster.llm.structured import compact_json
 from ondine_dagster.spec import Prompt
 
@@ -46,7 +47,8 @@ class PromptRenderer:
     """Renders the declared prompt for row after row.
 
     `columns` are the columns that it names directly, those of images and documents too;
-    `needs_whole_row` tells that it also looks columns up in `row`.
+    `needs_whole_row` tells that it also looks columns up in `row`. `ends` is the text with which
+    the user messages of all rows begin and end.
     """
 
     def __init__(self, prompt: Prompt) -> None:
@@ -55,6 +57,7 @@ class PromptRenderer:
         self._texts = names - {ROW}
         self.columns = self._texts | {one.column for one in prompt.attached}
         self.needs_whole_row = ROW in names
+        self.ends = static_ends(environment.parse(prompt.template))
         self._template = _compiled(environment, prompt.template)
         self._system = _compiled(environment, prompt.system) if prompt.system else None
 

@@ -18,6 +18,8 @@ from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Failure
 from ondine_dagster.llm.image_tokens import AttachmentTokens
 from ondine_dagster.llm.prices import Cost
 
+Schema = Mapping[str, Any]  # the JSON schema that an answer must fit
+
 # The header in which a provider names a request, so that it can be looked up (OpenRouter)
 GENERATION_ID = "x-generation-id"
 

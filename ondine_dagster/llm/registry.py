@@ -6,22 +6,23 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ondine_dagster.errors import OndineError
-from ondine_dagster.llm.provider import InProcess, Provider
-from ondine_dagster.spec import Llm, OutputField
+from ondine_dagster.llm.packing import Packing
+from ondine_dagster.llm.provider import InProcess, Provider, Schema
+from ondine_dagster.spec import Llm
 from ondine_dagster.spec.providers import PROVIDERS
 from ondine_dagster.wording import listed
 
-_Make = Callable[[Llm, Mapping[str, OutputField]], Provider]
+_Make = Callable[[Llm, Schema | None], Provider]
+PackKind = Literal["json"]
+_PACKINGS: Mapping[PackKind, str] = {"json": "ondine_dagster.llm.pack_json:JsonPacking"}
 _MEMBERS = tuple(name for name in vars(Provider) if not name.startswith("_"))
 
 
-def build_provider(
-    llm: Llm, fields: Mapping[str, OutputField], folders: Iterable[Path] = ()
-) -> Provider:
-    """Return the model that answers with `fields`.
+def build_provider(llm: Llm, schema: Schema | None, folders: Iterable[Path] = ()) -> Provider:
+    """Return the model whose answers fit a JSON schema; without one they are plain text.
 
     A provider of one's own is looked for where Python finds its modules, then in `folders`. Raises
     OndineError for a model whose price nobody knows, and for a class that is no provider.
@@ -29,14 +30,28 @@ def build_provider(
     if llm.provider in PROVIDERS:
         module, _, name = llm.entry.implementation.partition(":")
         make: _Make = getattr(import_module(module), name)
-        return make(llm, fields)
-    return _own_provider(llm, fields, folders)
+        return make(llm, schema)
+    return _own_provider(llm, schema, folders)
 
 
-def _own_provider(llm: Llm, fields: Mapping[str, OutputField], folders: Iterable[Path]) -> Provider:
+def build_packing(
+    kind: PackKind, schema: Schema | None, ends: tuple[str, str] = ("", "")
+) -> Packing:
+    """Return how many rows are asked in one request.
+
+    `schema` is the wire schema of one row's answer, None for plain text; `ends` is the text that
+    the user messages of all rows begin and end with. A provider for packs is built with the
+    packing's own schema.
+    """
+    module, _, name = _PACKINGS[kind].partition(":")
+    make: Callable[[Schema | None, tuple[str, str]], Packing] = getattr(import_module(module), name)
+    return make(schema, ends)
+
+
+def _own_provider(llm: Llm, schema: Schema | None, folders: Iterable[Path]) -> Provider:
     make = _own_class(llm.provider, folders)
     try:
-        made = make(llm, fields)
+        made = make(llm, schema)
     except OndineError:
         raise
     except Exception as error:

@@ -15,6 +15,7 @@ from ondine_dagster.engine.preflight import Checked, Preflight, missing_key
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.llm.prices import Prices
 from ondine_dagster.llm.registry import build_provider
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import ServerLimits, Simulator
 from ondine_dagster.spec import Llm, OutputField
 from ondine_dagster_tests.engine.background import Background
@@ -41,7 +42,7 @@ def look(simulator: Simulator, tmp_path: Any) -> Any:
         secrets = [SecretStr(key) for key in keys]
         return Preflight(
             llm,
-            build_provider(llm, FIELDS),
+            build_provider(llm, wire_schema(FIELDS)),
             secrets,
             catalogues_in(tmp_path / "catalogues"),
             asks=True,

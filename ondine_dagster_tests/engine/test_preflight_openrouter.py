@@ -19,6 +19,7 @@ from ondine_dagster.engine.lookup import look_up
 from ondine_dagster.engine.preflight import Checked, Preflight
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.llm.registry import build_provider
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import Simulator
 from ondine_dagster.spec import Llm, OutputField
 
@@ -54,7 +55,7 @@ def look(openrouter: Simulator, tmp_path: Path) -> Callable[..., Checked]:
         fields = {"label": OutputField(type="string")}
         return Preflight(
             llm,
-            build_provider(llm, fields),
+            build_provider(llm, wire_schema(fields)),
             [SecretStr(key) for key in keys or ("key-1234567890",)],
             Catalogues(tmp_path / "catalogues", look_up),
             asks=True,

@@ -11,7 +11,7 @@ import pytest
 
 from ondine_dagster.engine.rows import Outcome
 from ondine_dagster.llm.registry import build_provider
-from ondine_dagster.llm.structured import AnswerReader
+from ondine_dagster.llm.structured import AnswerReader, wire_schema
 from ondine_dagster.simulator import Simulator, TokenRules
 from ondine_dagster.spec import Llm, Output
 from ondine_dagster_tests.engine.harness import Harness, Run, question
@@ -39,7 +39,9 @@ def run(folder: Path, shape: str, mode: str, *texts: str, **llm: Any) -> tuple[R
             "structured": mode,
             "prices": {"input_per_million_usd": "0.15", "output_per_million_usd": "0.60"},
         }
-        harness.provider = build_provider(Llm.model_validate(declared | llm), OUTPUT.fields)
+        harness.provider = build_provider(
+            Llm.model_validate(declared | llm), wire_schema(OUTPUT.fields)
+        )
         done = harness.run([question(text) for text in texts])
         assert harness.problems() == []
         return done, simulator

@@ -21,6 +21,7 @@ from ondine_dagster.llm.prices import Prices
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 from ondine_dagster.llm.registry import build_provider
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import ServerLimits, Simulator
 from ondine_dagster.spec import Llm, Output, format_errors
 from ondine_dagster_tests.engine.harness import Harness, Run, question, questions
@@ -40,7 +41,8 @@ PRICES = {"input_per_million_usd": 10, "output_per_million_usd": 50}
 def made(fields: Any = None, **llm: Any) -> Provider:
     declared = {"provider": "anthropic", "name": MODEL, **llm}
     return build_provider(
-        Llm.model_validate(declared), Output.model_validate({"fields": fields or {}}).fields
+        Llm.model_validate(declared),
+        wire_schema(Output.model_validate({"fields": fields or {}}).fields),
     )
 
 

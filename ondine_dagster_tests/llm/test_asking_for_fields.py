@@ -30,7 +30,7 @@ def llm(provider: str = "openai", name: str = "gpt-4o-mini", **more: Any) -> Llm
 
 
 def made(mode: str, **more: Any) -> ChatCompletions:
-    found = build_provider(llm(structured=mode, **more), FIELDS)
+    found = build_provider(llm(structured=mode, **more), SCHEMA)
     assert isinstance(found, ChatCompletions)
     return found
 

@@ -26,6 +26,7 @@ from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.mlx import MLX
 from ondine_dagster.llm.provider import at_once
 from ondine_dagster.llm.registry import build_provider
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.spec import Llm, Output
 from ondine_dagster.spec.providers import PROVIDERS
 from ondine_dagster_tests.engine.harness import Harness, feeds, question, questions
@@ -105,7 +106,7 @@ def llm(**changes: Any) -> Llm:
 
 
 def provider(fields: Any = None, **changes: Any) -> MLX:
-    made = build_provider(llm(**changes), fields or {})
+    made = build_provider(llm(**changes), wire_schema(fields or {}))
     assert isinstance(made, MLX)
     return made
 

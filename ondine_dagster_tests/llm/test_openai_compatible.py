@@ -15,6 +15,7 @@ from ondine_dagster.llm.errors import EXPLANATIONS, ErrorCode, Failure
 from ondine_dagster.llm.openai_compatible import OpenAICompatible
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Completion, Usage, Verdict
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.spec import Llm, Output
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -37,7 +38,8 @@ def llm(**changes: Any) -> Llm:
 
 
 def provider(fields: dict[str, Any] | None = None, **changes: Any) -> OpenAICompatible:
-    return OpenAICompatible(llm(**changes), Output.model_validate({"fields": fields or {}}).fields)
+    declared = Output.model_validate({"fields": fields or {}}).fields
+    return OpenAICompatible(llm(**changes), wire_schema(declared))
 
 
 MESSAGES = messages_json('Say "yes".', 'Zeile 1\nZeile 2\t\\ „ж“ 😀 \x00 {"role":"user"}')

@@ -23,7 +23,7 @@ from ondine_dagster.llm.prices import Cost, picodollars
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Completion, Usage, Verdict
 from ondine_dagster.llm.registry import build_provider
-from ondine_dagster.llm.structured import compact_json
+from ondine_dagster.llm.structured import compact_json, wire_schema
 from ondine_dagster.spec import Llm, Output
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -66,7 +66,7 @@ def provider(
     **changes: Any,
 ) -> OpenRouter:
     output = Output.model_validate({"fields": fields or {}})
-    made = build_provider(llm(name, openrouter, **changes), output.fields)
+    made = build_provider(llm(name, openrouter, **changes), wire_schema(output.fields))
     assert isinstance(made, OpenRouter)
     return made
 

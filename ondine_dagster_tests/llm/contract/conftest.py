@@ -19,6 +19,7 @@ from ondine_dagster.llm.prices import Prices, Rates
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Provider
 from ondine_dagster.llm.registry import build_provider
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import Simulator, TokenRules
 from ondine_dagster.spec import Llm, Output
 from ondine_dagster_tests.engine.harness import Harness, Run, feeds, question
@@ -53,7 +54,9 @@ class Contract:
     def provider(self, fields: Any = None, **changes: Any) -> Provider:
         """Return the provider, as declared but for `changes`."""
         llm = Llm.model_validate(self.row.declared(self.simulator.base_url) | changes)
-        return build_provider(llm, Output.model_validate({"fields": fields or {}}).fields)
+        return build_provider(
+            llm, wire_schema(Output.model_validate({"fields": fields or {}}).fields)
+        )
 
     def ask(self, *texts: str, fields: Any = None, outage: str | None = None, **limits: Any) -> Run:
         """Run rows of these texts, all requests refused with `outage` where it is given."""

@@ -16,7 +16,7 @@ from ondine_dagster.llm.attachments import Attachment, composed
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Provider
 from ondine_dagster.llm.registry import build_provider
-from ondine_dagster.llm.structured import compact_json
+from ondine_dagster.llm.structured import compact_json, wire_schema
 from ondine_dagster.spec import Llm, Output
 from ondine_dagster.spec.providers import PROVIDERS
 from ondine_dagster_tests.llm.contract.providers import PRICES, ROWS
@@ -46,7 +46,7 @@ def document(llm: Mapping[str, Any]) -> str:
     fields = Output.model_validate({"fields": FIELDS}).fields
     plain = build_provider(Llm.model_validate(llm), {})
     sampling = {"temperature": 0, "top_p": 0.9, "max_tokens": 64}
-    full = build_provider(Llm.model_validate({**llm, **sampling}), fields)
+    full = build_provider(Llm.model_validate({**llm, **sampling}), wire_schema(fields))
     found = {
         "url": plain.url,
         "headers": plain.headers(SecretStr("KEY")),

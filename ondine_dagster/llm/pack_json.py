@@ -1,0 +1,212 @@
+"""Packs as JSON: each row an object with its code, in the request and in the answer. Pure.
+
+Reads answers that are damaged as far as they can be trusted: what stands whole under a code that
+was given is that row's answer, whatever became of the items beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Never
+
+from pydantic_core import from_json
+
+from ondine_dagster.llm.packing import ItemProblem, Split, shared_ends, user_message
+from ondine_dagster.llm.provider import Schema
+from ondine_dagster.llm.reply_json import without_surrogates
+from ondine_dagster.llm.structured import compact_json
+
+_ANSWERS, _ANSWER, _TEXT = "answers", "answer", "text"
+_INTRODUCTION = (
+    "You get several items at once, as a JSON array of objects with the code of an item "
+    "(`{code}`) and its text (`text`). Answer each item by itself, as if you had been asked about "
+    "it alone: nothing in one item says anything about another."
+)
+_QUESTION = (
+    "\nThis is what is asked about each item, where {hole} stands for its `text`:\n"
+    "{head}{hole}{tail}"
+)
+_ORDER = (
+    '\nAnswer with a JSON object {{"answers": [...]}}, with one object for each item, in the order '
+    "of the items: first `{code}`, the item's code copied letter by letter, then its answer "
+    "{where}. Leave no item out, and answer none twice.\nThe items:\n"
+)
+_COUNT = "\nThese were {count} items, so there are {count} answers."
+
+
+class JsonPacking:
+    """Packs whose rows and answers are objects with the row's code."""
+
+    def __init__(self, schema: Schema | None, ends: tuple[str, str] = ("", "")) -> None:
+        """`schema` is the wire schema of one row's answer, None for plain text; `ends` the text
+        that the user messages of all rows begin and end with."""
+        self._ends = ends
+        fields = (schema or {}).get("properties")
+        self._nested = not fields  # the answer is plain text, or JSON without fields of its own
+        self._code = _free_name(fields or {})
+        required = [_ANSWER] if self._nested else (schema or {}).get("required", ())
+        self._required = frozenset(required)
+        self._plain = schema is None
+        self.schema: Schema = _pack_schema(self._code, schema, nested=self._nested)
+        self._start = re.compile(rf'\{{\s*"{self._code}"\s*:\s*')
+        self._decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+
+    def compose(self, prefix: str, items: Sequence[tuple[str, str]]) -> str:
+        """Return the messages of a pack as canonical JSON, what its rows share said once."""
+        head, tail = shared_ends(self._ends, [text for _, text in items])
+        listed = [
+            {self._code: code, _TEXT: text[len(head) : len(text) - len(tail)]}
+            for code, text in items
+        ]
+        where = f"in `{_ANSWER}`" if self._nested else "in the fields of the schema"
+        said = _INTRODUCTION.format(code=self._code)
+        if head or tail:
+            said += _QUESTION.format(head=head, tail=tail, hole=_hole(head + tail))
+        said += _ORDER.format(code=self._code, where=where)
+        return user_message(prefix, said + compact_json(listed) + _COUNT.format(count=len(listed)))
+
+    def split(self, text: str, codes: Sequence[str], *, cut: bool) -> Split:
+        """Return the answer of each row; `cut`: the text ended at the ceiling. Never raises."""
+        asked = frozenset(codes)
+        answers: dict[str, str] = {}
+        problems: dict[str, ItemProblem] = {}
+        unknown = 0
+        for code, item in self._items(text):
+            if code is None:
+                continue
+            if code not in asked:
+                unknown += 1
+            elif code in answers or code in problems:
+                answers.pop(code, None)
+                problems[code] = ItemProblem.REPEATED
+            elif item is None and cut:
+                problems[code] = ItemProblem.CUT_OFF
+            elif (answer := self._answer(item)) is None:
+                problems[code] = ItemProblem.MALFORMED
+            else:
+                answers[code] = answer
+        missing = ItemProblem.UNKNOWN_CODE if unknown else ItemProblem.MISSING
+        for code in codes:
+            if code not in answers:
+                problems.setdefault(code, ItemProblem.CUT_OFF if cut else missing)
+        return Split(answers, problems, unknown)
+
+    def _items(self, text: str) -> Iterator[tuple[str | None, Any]]:
+        """Yield the code and the rest of each item; None for the rest of one that is broken."""
+        try:
+            found = _listed(from_json(text, allow_inf_nan=False))
+        except ValueError:
+            yield from self._salvaged(text)
+            return
+        for item in found:
+            if isinstance(item, dict):
+                yield self._popped(item), item
+
+    def _salvaged(self, text: str) -> Iterator[tuple[str | None, Any]]:
+        """Yield the items of a text that is no JSON as a whole: cut, broken, or in prose."""
+        text = text.rpartition("</think>")[2]  # thoughts may try answers out
+        end = 0
+        for start in self._start.finditer(text):
+            if start.start() < end:
+                continue  # an object within the last item
+            try:
+                item, end = self._decoder.raw_decode(text, start.start())
+            except (ValueError, RecursionError):
+                yield self._code_at(text, start.end()), None
+            else:
+                yield self._popped(item), item
+
+    def _popped(self, item: dict[str, Any]) -> str | None:
+        return _code(item.pop(self._code, None))
+
+    def _code_at(self, text: str, start: int) -> str | None:
+        """Return the code of an item that is broken further on."""
+        try:
+            return _code(self._decoder.raw_decode(text, start)[0])
+        except (ValueError, RecursionError):
+            return None
+
+    def _answer(self, item: Any) -> str | None:
+        """Return what a request for the row alone would have brought; None for another shape."""
+        if not isinstance(item, dict) or not self._required <= item.keys():
+            return None
+        answer = item[_ANSWER] if self._nested else item
+        if self._plain:
+            usable = isinstance(answer, str) and answer.strip()
+            return without_surrogates(answer) if usable else None
+        try:
+            return _storable(answer)
+        except ValueError:
+            return None
+
+
+def _code(value: Any) -> str | None:
+    """Return a code as the model gave it; a number is one, though none of ours."""
+    return str(value) if isinstance(value, str | int) else None
+
+
+def _pack_schema(code: str, schema: Schema | None, *, nested: bool) -> Schema:
+    """Return the schema of the answer to a pack, every item with its code first."""
+    row = schema or {"type": "string"}
+    definitions = {key: row[key] for key in ("$defs",) if key in row}
+    row = {key: value for key, value in row.items() if key != "$defs"}
+    if nested:
+        row = {"type": "object", "properties": {_ANSWER: row}, "required": [_ANSWER]}
+    item = {
+        **row,
+        "properties": {code: {"type": "string"}, **row["properties"]},
+        "required": [code, *row.get("required", ())],
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {_ANSWERS: {"type": "array", "items": item}},
+        "required": [_ANSWERS],
+        "additionalProperties": False,
+        **definitions,
+    }
+
+
+def _listed(document: Any) -> Sequence[Any]:
+    """Return the items of an answer that is JSON, also where it names the list otherwise."""
+    if isinstance(document, dict):
+        named = document.get(_ANSWERS)
+        if named is None:
+            lists = [value for value in document.values() if isinstance(value, list)]
+            named = lists[0] if len(lists) == 1 else [document]
+        document = named
+    return document if isinstance(document, list) else ()
+
+
+def _storable(answer: Any) -> str:
+    """Return JSON; half a surrogate pair stays spelt out, as the model wrote it.
+
+    Raises ValueError for a number with thousands of digits.
+    """
+    text = compact_json(answer)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(answer, separators=(",", ":"))
+    return text
+
+
+def _free_name(taken: Collection[str]) -> str:
+    name = "id"
+    while name in taken:
+        name = f"row_{name}"
+    return name
+
+
+def _hole(text: str) -> str:
+    """Return what stands for an item's text in a text that does not hold it."""
+    hole = "<text>"
+    while hole in text:
+        hole = f"<{hole}>"
+    return hole
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is no JSON number")
