@@ -29,6 +29,7 @@ _FEW = 4  # bars have the width of so many at least
 _NAME, _KEY = 24, 14  # characters of a label, of a partition key
 # told apart in print without colours too: dark, middle with strokes, pale with dots, white
 _RESULTS, _REJECTED, _WAITING, _NOT_RUN = "#1f5a8f", "#e8964a", "#c8ccd0", "#ffffff"
+_SKIPPED = "#a9c4de"
 _EDGE = "#6b7278"
 _OTHER_SCRIPTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "Microsoft YaHei",
@@ -147,6 +148,7 @@ def _row_kinds(
 
     return [
         ("results", _RESULTS, None, counts(lambda one: one.results)),
+        ("skipped", _SKIPPED, None, counts(lambda one: one.skipped)),
         (
             "rejected",
             _REJECTED,

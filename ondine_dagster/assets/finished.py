@@ -188,8 +188,10 @@ def _partition_line(name: str, partition: str, counts: PartitionCounts) -> str:
     too_many = "TOO MANY REJECTED, " if counts.too_many_rejected else ""
     state = "NOT COMPLETE, " if counts.incomplete else too_many
     waiting = f", {counts.unanswered} waiting" if counts.unanswered else ""
+    skipped = f"{counts.skipped} skipped, " if counts.skipped else ""
+    results = counts.results - counts.skipped
     return (
-        f"{name} {partition}: {state}{counts.rows} rows, {counts.results} results, "
+        f"{name} {partition}: {state}{counts.rows} rows, {results} results, {skipped}"
         f"{counts.rejected_for_good} rejected{waiting}, {counts.reused} already paid, "
         f"${dollars(counts.cost):.6f}"
     )

@@ -27,7 +27,8 @@ def _due(status: DatasetStatus) -> str | None:
     name, due = status.dataset, [one for one in status.partitions if one.state in DUE]
     if not due:
         return None
-    state = "Not all rows are labelled" if status.results else "Nothing is labelled yet"
+    some = status.results or status.skipped
+    state = "Not all rows are labelled" if some else "Nothing is labelled yet"
     rows = sum(one.rows for one in due)
     return (
         f"{state}: {plural(len(due), 'partition')} with {plural(rows, 'row')} missing or "

@@ -67,6 +67,8 @@ def _question(
 ) -> Question | RowOutcome:
     if answer_key is not None and messages is not None:
         return Question(row_key, answer_key, messages)
+    if code is None:
+        return RowOutcome(outcome=Outcome.SKIPPED)
     return RowOutcome(
         outcome=Outcome.ERROR,
         error_class=ErrorClass(error_class) if error_class else None,

@@ -39,6 +39,7 @@ class Need(StrEnum):
     ASKING = "asking"  # another run is asking right now
     HELD = "held"  # too many requests of unknown outcome
     NOT_RENDERED = "not rendered"  # there is nothing to ask
+    SKIPPED = "skipped"  # `when` is not true for it
 
 
 _NEEDS = {
@@ -108,18 +109,23 @@ class Outlook:
         self,
         keys: Sequence[bytes | None],
         messages: Sequence[str | None],
+        codes: Sequence[str | None],
         reasons: Iterable[str | None],
     ) -> Iterator[RowNeed]:
-        """Yield what each row needs; `reasons` say which of them were asked something else."""
+        """Yield what each row needs.
+
+        `codes` are those of rows that could not be rendered; `reasons` say which rows were asked
+        something else.
+        """
         found = covered(
             self._connection,
             {key for key in keys if key is not None},
             ceiling=self._ceiling,
             max_unknown=self._max_unknown,
         )
-        for key, text, reason in zip(keys, messages, reasons, strict=True):
+        for key, text, code, reason in zip(keys, messages, codes, reasons, strict=True):
             if key is None or text is None:
-                yield RowNeed(Need.NOT_RENDERED)
+                yield RowNeed(Need.NOT_RENDERED if code else Need.SKIPPED)
             else:
                 yield self._row(key, text, reason, found.get(key))
 
@@ -134,10 +140,10 @@ class Outlook:
     def estimate_prompts(self, lake: Lake, dataset: str, partition: str) -> Estimate:
         """Return the estimate for the rows of a `prompts` file as the ledger is now."""
         questions = Questions(self.seen)
-        columns = ("answer_key", "messages")
+        columns = ("answer_key", "messages", "error_code")
         for batch in lake.iter_batches(dataset, "prompts", partition, BATCH_ROWS, columns):
-            keys, messages = (batch.column(name).to_pylist() for name in columns)
-            for row in self.rows(keys, messages, [None] * batch.num_rows):
+            keys, messages, codes = (batch.column(name).to_pylist() for name in columns)
+            for row in self.rows(keys, messages, codes, [None] * batch.num_rows):
                 questions.add(row)
         return questions.estimate(self.estimator)
 

@@ -110,6 +110,11 @@ class PartitionCounts:
         return self.outcomes[Outcome.NOT_ATTEMPTED] + self.outcomes[Outcome.HELD]
 
     @property
+    def skipped(self) -> int:
+        """Return for how many rows `when` is not true; they are among `results`."""
+        return self.outcomes[Outcome.SKIPPED]
+
+    @property
     def rejected_for_good(self) -> int:
         """Return how many rows have an answer or a final failure, and no result."""
         return self.rejected - self.unanswered
@@ -128,7 +133,7 @@ class PartitionCounts:
     @property
     def too_many_rejected(self) -> bool:
         """Return whether more of its rows are rejected than may be."""
-        return too_many(self.rejected_for_good, self.rows, self.max_rejected)
+        return too_many(self.rejected_for_good, self.rows - self.skipped, self.max_rejected)
 
     @property
     def incomplete(self) -> bool:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
@@ -43,7 +44,10 @@ _Parsed = dict[str, Value] | Rejection | None
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Some rows in order: their source and keys, how they ended, what their answers say."""
+    """Some rows in order: their source and keys, how they ended, what their answers say.
+
+    A skipped row says nothing: all of its output columns are NULL.
+    """
 
     raw: pa.Table
     keys: Sequence[bytes | None]
@@ -122,7 +126,12 @@ class PartitionFiles:
         if not outcomes:
             return
         raw = self._raw.next(len(outcomes))
-        self._row_keys += raw.column("_row_key").to_pylist()
+        row_keys = raw.column("_row_key").to_pylist()
+        self._row_keys += (
+            key
+            for key, one in zip(row_keys, outcomes, strict=True)
+            if one.outcome is not Outcome.SKIPPED
+        )
         parsed = [self._parse(outcome) for outcome in outcomes]
         if RESPONSES in self._writers:
             responses = _responses(raw, outcomes, keys, self._pipeline)
@@ -143,7 +152,8 @@ class PartitionFiles:
             )
         counts = self.counts
         self._figures.note(counts)
-        answers = (counts.answers, counts.rows - counts.unanswered)
+        final = counts.rows - counts.unanswered - counts.skipped
+        answers = (counts.answers, final)
         if RESPONSES in self._writers and self._present_answers() > answers:
             self.counts.kept_older = True
             self.abort()
@@ -170,6 +180,7 @@ class PartitionFiles:
             "ondine.outcomes": self._content.hexdigest(),
             "ondine.rows": str(self.counts.rows),
             "ondine.results": str(self.counts.results),
+            "ondine.skipped": str(self.counts.skipped),
             "ondine.rejected": str(self.counts.rejected),
             "ondine.unanswered": str(self.counts.unanswered),
             "ondine.truncated": str(self.counts.codes[ErrorCode.TRUNCATED]),
@@ -201,7 +212,8 @@ class PartitionFiles:
     def _present_answers(self) -> tuple[int, int]:
         """Return how many of these rows the file in place answers, and for how many it is final.
 
-        An answer of no use counts: a retry may have replaced it by another one of no use.
+        An answer of no use counts: a retry may have replaced it by another one of no use. Rows that
+        are skipped, now or there, do not count.
         """
         lake, name, partition = self._lake, self._pipeline.name, self._partition
         if not lake.exists(name, RESPONSES, partition):
@@ -211,10 +223,12 @@ class PartitionFiles:
         columns = (present.column(0), present.column(1), present.column(2).is_valid())
         rows = zip(*(column.to_pylist() for column in columns), strict=True)
         kept = [(outcome, answered) for key, outcome, answered in rows if key in ours]
-        final = sum(outcome not in WAITING for outcome, _ in kept)
+        final = sum(outcome not in (*WAITING, Outcome.SKIPPED) for outcome, _ in kept)
         return sum(answered for _, answered in kept), final
 
     def _parse(self, outcome: RowOutcome) -> _Parsed:
+        if outcome.outcome is Outcome.SKIPPED:
+            return dict.fromkeys(self._pipeline.dataset.output_columns())
         if outcome.outcome is not Outcome.ANSWERED:
             return None
         assert outcome.text is not None
@@ -237,9 +251,11 @@ class PartitionFiles:
         columns = {
             name: [one[name] for one in values] for name in self._pipeline.dataset.output_columns()
         }
+        asked = [one.outcome is not Outcome.SKIPPED for one in piece.outcomes]
         for name, counted in self._fields.items():
-            counted.add(columns[name])
-        rows = _rows(piece, writer.schema, {**columns, "_outcome": ["ok"] * len(values)})
+            counted.add(list(compress(columns[name], asked)))
+        named = ["ok" if one else str(Outcome.SKIPPED) for one in asked]
+        rows = _rows(piece, writer.schema, {**columns, "_outcome": named})
         writer.append(rows)
         self._figures.rows(RESULTS, rows)
 
@@ -267,8 +283,8 @@ class PartitionFiles:
             counts.outcomes[outcome.outcome] += 1
             if RESPONSES in self._writers:
                 counts.add_costs(outcome)
-            else:  # parsed again: what it cost was counted when it was asked
-                counts.reused += 1
+            elif outcome.outcome is not Outcome.SKIPPED:
+                counts.reused += 1  # parsed again: what it cost was counted when it was asked
             self._content.update(f"{outcome.outcome}\0{outcome.text}\0".encode())
             if isinstance(answer, dict):
                 counts.results += 1

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import answer_key, digest
+from ondine_dagster.llm.condition import RowCondition
 from ondine_dagster.llm.prompt import PromptRenderer
 from ondine_dagster.llm.provider import Provider
 from ondine_dagster.llm.registry import build_provider
@@ -67,12 +68,15 @@ class Pipeline:
         Raises OndineError for colliding columns and for names in the prompt that are no columns.
         """
         check_columns(self.dataset, columns)
-        unknown = sorted(self.renderer.columns - set(columns))
-        if unknown:
-            raise OndineError(
-                f"Dataset {self.name}: the prompt names {', '.join(unknown)}, which the source "
-                f"does not have. Its columns: {', '.join(columns)}."
-            )
+        named = {"the prompt": self.renderer.columns}
+        if self.condition is not None:
+            named["`when`"] = self.condition.columns
+        for what, names in named.items():
+            if unknown := sorted(names - set(columns)):
+                raise OndineError(
+                    f"Dataset {self.name}: {what} names {', '.join(unknown)}, which the source "
+                    f"does not have. Its columns: {', '.join(columns)}."
+                )
 
     def bind(self, ledger: Ledger, lake: Lake) -> None:
         """Tie the dataset's name to this declaration in the ledger, before money is spent.
@@ -149,6 +153,12 @@ class Pipeline:
         return PromptRenderer(self.dataset.prompt)
 
     @cached_property
+    def condition(self) -> RowCondition | None:
+        """Return what says which rows are asked, None where all are."""
+        when = self.dataset.when
+        return None if when is None else RowCondition(when)
+
+    @cached_property
     def files_folder(self) -> Path:
         """Return the folder in which images and documents lie that rows name by path.
 
@@ -205,7 +215,10 @@ class Pipeline:
         question = [prompt.system, prompt.template, *(part.hex() for part in parts)]
         attached = [[one.column, one.fetch] for one in prompt.attached]
         details = [one.detail for one in prompt.images]
-        return digest([*question, attached, details] if attached else question).hex()[:16]
+        decides: list[Any] = [*question, attached, details] if attached else [*question]
+        if self.dataset.when is not None:  # no part of an answer, but of which rows have one
+            decides.append({"when": self.dataset.when})
+        return digest(decides).hex()[:16]
 
     @cached_property
     def local_version(self) -> str:

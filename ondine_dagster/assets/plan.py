@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy.engine import Connection
 
-_REUSED = ("_row_key", "answer_key", "messages", "messages_digest")
+_REUSED = ("_row_key", "answer_key", "messages", "error_code", "messages_digest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,9 @@ def _stored(
     pipeline: Pipeline, lake: Lake, partition: str, outlook: Outlook, earlier: Earlier
 ) -> Iterator[RowNeed]:
     for batch in lake.iter_batches(pipeline.name, "prompts", partition, BATCH_ROWS, _REUSED):
-        row_keys, keys, messages, digests = (batch.column(name).to_pylist() for name in _REUSED)
-        yield from outlook.rows(keys, messages, earlier.reasons(row_keys, digests))
+        columns = (batch.column(name).to_pylist() for name in _REUSED)
+        row_keys, keys, messages, codes, digests = columns
+        yield from outlook.rows(keys, messages, codes, earlier.reasons(row_keys, digests))
 
 
 def _rendered_now(

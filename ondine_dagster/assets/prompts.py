@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _DESCRIPTION = """The messages for each row, its answer key and a token estimate. A row whose prompt
-cannot be rendered is a row error here, before money is spent."""
+cannot be rendered is a row error here, before money is spent; a row for which `when` is not true
+has neither messages nor error."""
 
 ROWS_WITH_FILES = 200
 
@@ -52,6 +53,7 @@ class PromptCounts:
     """
 
     rows: int = 0
+    skipped: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     estimated_tokens: int = 0
     paid: int = 0
@@ -89,6 +91,7 @@ def write_prompts(
             for row in needs(outlook, earlier, columns):
                 questions.add(row)
                 counts.paid += row.need is Need.PAID
+                counts.skipped += row.need is Need.SKIPPED
                 if row.reason:
                     counts.stale[row.reason] += 1
         counts.estimate = questions.estimate(outlook.estimator)
@@ -112,7 +115,7 @@ def needs(outlook: Outlook, earlier: Earlier, columns: Mapping[str, Any]) -> Ite
     """Yield what the rows of these columns of `prompts` need."""
     keys = columns["_row_key"].to_pylist()
     reasons = earlier.reasons(keys, columns["messages_digest"])
-    return outlook.rows(columns["answer_key"], columns["messages"], reasons)
+    return outlook.rows(columns["answer_key"], columns["messages"], columns["error_code"], reasons)
 
 
 def prompt_columns(
@@ -121,9 +124,9 @@ def prompt_columns(
     batch: "pa.RecordBatch",
     attachments: AttachmentReader,
 ) -> dict[str, Any]:
-    """Render rows; return the columns of `prompts`."""
+    """Render rows; return the columns of `prompts`. A skipped row has no messages and no error."""
     rows = batch.num_rows
-    rendered = _rendered(pipeline.renderer, _cells(pipeline, batch), attachments)
+    rendered = _rendered_where_asked(pipeline, _cells(pipeline, batch), attachments)
     messages = [None if isinstance(one, RenderError) else one for one in rendered]
     problems = [one if isinstance(one, RenderError) else None for one in rendered]
     digests = [None if one is None else text_digest(one) for one in messages]
@@ -144,6 +147,22 @@ def prompt_columns(
     }
 
 
+def _rendered_where_asked(
+    pipeline: Pipeline, rows: Iterable[Mapping[str, Any]], attachments: AttachmentReader
+) -> list[str | RenderError | None]:
+    """Render the rows for which `when` is true; None: skipped, its files are not looked at."""
+    condition = pipeline.condition
+    if condition is None:
+        return [*_rendered(pipeline.renderer, rows, attachments)]
+    rows = list(rows)
+    asked = [condition.holds(row) for row in rows]
+    chosen = (row for row, ask in zip(rows, asked, strict=True) if ask is True)
+    rendered = iter(_rendered(pipeline.renderer, chosen, attachments))
+    return [
+        one if isinstance(one, RenderError) else next(rendered) if one else None for one in asked
+    ]
+
+
 def _rendered(
     renderer: PromptRenderer, rows: Iterable[Mapping[str, Any]], attachments: AttachmentReader
 ) -> list[str | RenderError]:
@@ -155,11 +174,11 @@ def _rendered(
 
 
 def _cells(pipeline: Pipeline, batch: "pa.RecordBatch") -> Iterable[Mapping[str, Any]]:
-    """Return the rows as dicts: only the columns that the prompt names, where it names them."""
-    renderer = pipeline.renderer
+    """Return the rows as dicts: only the columns that prompt and `when` name, where they do."""
+    readers = [one for one in (pipeline.renderer, pipeline.condition) if one is not None]
     present = [name for name in batch.schema.names if name not in SNAPSHOT_COLUMNS]
-    if not renderer.needs_whole_row:
-        present = [name for name in present if name in renderer.columns]
+    if not any(one.needs_whole_row for one in readers):
+        present = [name for name in present if any(name in one.columns for one in readers)]
     return _zipped(present, [batch.column(name).to_pylist() for name in present], batch.num_rows)
 
 
@@ -213,6 +232,7 @@ def _metadata(counts: PromptCounts) -> Metadata:
         ROW_COUNT: counts.rows,
         "estimated_prompt_tokens": counts.estimated_tokens,
         "rows_not_rendered": counts.errors.total(),
+        "rows_skipped": counts.skipped,
         "rows_already_paid": counts.paid,
         "requests_to_send": counts.estimate.requests,
         "expected_usd": dollars(counts.estimate.expected),

@@ -68,7 +68,9 @@ def _too_many(name: str, rejected: Mapping[str, PartitionCounts]) -> str:
     lines = []
     for key in sorted(rejected)[:_SHOWN_PARTITIONS]:
         counts = rejected[key]
-        why = too_many_rejected(counts.rejected_for_good, counts.rows, counts.max_rejected)
+        why = too_many_rejected(
+            counts.rejected_for_good, counts.rows - counts.skipped, counts.max_rejected
+        )
         codes = (+counts.rejected_codes).most_common(_SHOWN_REASONS)  # without those at zero
         lines.append(f"{name} {key}: {why}: {', '.join(f'{rows} {code}' for code, rows in codes)}.")
     if (more := len(rejected) - len(lines)) > 0:

@@ -93,7 +93,7 @@ def _write_table(lake: Lake, data: "ReportData") -> None:
     used = [data.used[one.partition] for one in partitions]
     counts = {
         name: pa.array([getattr(one, name) for one in partitions], pa.int64())
-        for name in ("rows", "results", "rejected", "waiting")
+        for name in ("rows", "results", "skipped", "rejected", "waiting")
     }
     columns = {
         "partition": pa.array([one.partition for one in partitions], pa.string()),
@@ -119,6 +119,7 @@ def _metadata(data: "ReportData", charts: "Sequence[Chart]", path: Path) -> Meta
         **pictures,
         "rows": status.rows,
         "results": status.results,
+        "skipped": status.skipped,
         "rejected": status.rejected,
         "waiting": status.waiting,
         "unassigned_rows": status.unassigned,
@@ -144,6 +145,7 @@ def _summary(status: DatasetStatus, money: "Spent") -> str:
         (
             f"**{status.dataset}**: {status.rows:,} rows, {status.results:,} results, "
             f"{status.rejected:,} rejected, {status.waiting:,} waiting."
+            f"{_skipped(status)}"
             f"{_without_partition(status)}"
         ),
         "",
@@ -161,6 +163,10 @@ def _summary(status: DatasetStatus, money: "Spent") -> str:
     return "\n".join(lines)
 
 
+def _skipped(status: DatasetStatus) -> str:
+    return f" {status.skipped:,} are skipped by `when`." if status.skipped else ""
+
+
 def _without_partition(status: DatasetStatus) -> str:
     """Return what became of the rows that no partition runs now."""
     said = []
@@ -172,13 +178,15 @@ def _without_partition(status: DatasetStatus) -> str:
 
 
 def _check(status: DatasetStatus) -> dg.AssetCheckResult:
-    missing = status.rows - status.open_rows - status.results - status.rejected
+    ended = status.results + status.skipped + status.rejected
+    missing = status.rows - status.open_rows - ended
     return dg.AssetCheckResult(
         check_name=CHECK,
         passed=missing == 0,
         metadata={
             "rows": status.rows,
             "results": status.results,
+            "skipped": status.skipped,
             "rejected": status.rejected,
             "unassigned": status.unassigned,
             "open": status.open_rows,

@@ -169,7 +169,9 @@ def _fields(pipeline: Pipeline, lake: Lake, present: Sequence[str]) -> list[Fiel
     names = list(pipeline.dataset.output_columns())
     if not present:
         return []
-    rows = lake.scan(pipeline.name, RESULTS, present, names)
+    rows = lake.scan(pipeline.name, RESULTS, present, [*names, "_outcome"]).filter(
+        "_outcome <> 'skipped'"
+    )
     first = list(_one(rows.aggregate(", ".join(["count(*)", *map(_measured, names)]))))
     count, measured = first.pop(0), {name: [first.pop(0) for _ in range(6)] for name in names}
     counted = [

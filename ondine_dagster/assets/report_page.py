@@ -82,6 +82,7 @@ def _tiles(data: ReportData) -> list[tuple[str, str]]:
     tiles = [
         ("rows", f"{status.rows:,}"),
         ("results", f"{status.results:,}"),
+        *([("skipped", f"{status.skipped:,}")] if status.skipped else []),
         ("rejected", f"{status.rejected - _waiting_in_files(data):,}"),
         ("waiting", f"{status.waiting:,}"),
         ("paid", money(data.money.settled)),
@@ -209,6 +210,7 @@ def _partitions(data: ReportData) -> _Table:
             str(one.state),
             f"{one.rows:,}",
             f"{one.results:,}",
+            f"{one.skipped:,}",
             f"{one.rejected:,}",
             f"{one.waiting:,}",
             f"{data.used[one.partition].tokens:,}",
@@ -219,9 +221,9 @@ def _partitions(data: ReportData) -> _Table:
     left = len(ordered) - len(rows)
     remark = f'{left:,} more: ondine-dagster sql "from {data.dataset}.report"' if left > 0 else ""
     headers = (
-        "partition", "state", "rows", "results", "rejected", "waiting", "tokens", "paid",
+        "partition", "state", "rows", "results", "skipped", "rejected", "waiting", "tokens", "paid",
     )  # fmt: skip
-    right = {2, 3, 4, 5, 6, 7}
+    right = {2, 3, 4, 5, 6, 7, 8}
     return _Table("partitions", "Partitions", headers, rows, right, remark)
 
 

@@ -34,7 +34,7 @@ _NOTES = {
         "ondine.ceiling",
         "ondine.unanswered",
     ),
-    RESULTS: (*_PARSED, "ondine.results"),
+    RESULTS: (*_PARSED, "ondine.results", "ondine.skipped"),
     REJECTED: (*_PARSED, "ondine.rejected"),
 }
 
@@ -56,6 +56,7 @@ class PartitionState(StrEnum):
 class PartitionStatus:
     """One partition; counts are those of its files (0 where there are none).
 
+    `skipped` rows stand in `results` too, and are not counted as results.
     `too_many_rejected` says so where `limits.max_rejected` is passed.
     """
 
@@ -65,6 +66,7 @@ class PartitionStatus:
     results: int
     rejected: int
     waiting: int
+    skipped: int = 0
     too_many_rejected: str | None = None
 
 
@@ -93,6 +95,11 @@ class DatasetStatus:
     def results(self) -> int:
         """Return the rows with a result."""
         return sum(one.results for one in self.partitions)
+
+    @property
+    def skipped(self) -> int:
+        """Return the rows for which `when` is not true."""
+        return sum(one.skipped for one in self.partitions)
 
     @property
     def rejected(self) -> int:
@@ -154,16 +161,19 @@ def _partition(
     )
     for_good, most = without_result - waiting, pipeline.dataset.limits.max_rejected
     # of the others the rejected rows are those of another declaration
+    skipped = int(results.get("ondine.skipped", 0))  # files of an older version have none
     judged = state in (PartitionState.DONE, PartitionState.FAILED)
-    passed = judged and too_many(for_good, info.rows, most)
+    asked = info.rows - skipped
+    passed = judged and too_many(for_good, asked, most)
     return PartitionStatus(
         partition=key,
         state=PartitionState.FAILED if passed else state,
         rows=info.rows,
-        results=int(results["ondine.results"]),
+        results=int(results["ondine.results"]) - skipped,
         rejected=without_result,
         waiting=waiting,
-        too_many_rejected=too_many_rejected(for_good, info.rows, most) if passed else None,
+        skipped=skipped,
+        too_many_rejected=too_many_rejected(for_good, asked, most) if passed else None,
     )
 
 

@@ -186,6 +186,7 @@ def _rows_add_up(facts: Facts) -> Verdict:
         {
             "rows": rows,
             "results": sum(one.status.results for one in facts.partitions),
+            "skipped": sum(one.status.skipped for one in facts.partitions),
             "rejected": sum(_for_good(one) for one in facts.partitions),
             "waiting": sum(one.status.waiting for one in facts.partitions if one.written),
         },
@@ -198,9 +199,10 @@ def _for_good(one: PartitionFacts) -> int:
 
 def _rejected_share(facts: Facts) -> Verdict:
     asked = [one for one in facts.partitions if one.written]
-    rows, rejected = sum(one.status.rows for one in asked), sum(map(_for_good, asked))
+    rows = sum(one.status.rows - one.status.skipped for one in asked)
+    rejected = sum(map(_for_good, asked))
     bad = [one for one in asked if one.status.too_many_rejected]
-    bad.sort(key=lambda one: -_for_good(one) / one.status.rows)
+    bad.sort(key=lambda one: -_for_good(one) / (one.status.rows - one.status.skipped))
     share = rejected / rows if rows else 0.0
     text = f"{rejected:,} of {rows:,} rows are rejected ({100 * share:.3g} %)."
     if bad:

@@ -45,6 +45,7 @@ _REMARKS = {
     Need.ASKING: "another run is asking right now",
     Need.HELD: "too many requests of unknown outcome",
     Need.NOT_RENDERED: "there is nothing to ask",
+    Need.SKIPPED: "`when` is not true: not asked",
 }
 _NAMES = {Need.PAID: "already paid", Need.ASKING: "being asked"}
 

@@ -49,7 +49,8 @@ def _partitions(status: DatasetStatus) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("partition", no_wrap=True)
     table.add_column("state")
-    for name in ("rows", "results", "rejected", "waiting"):
+    names = ("rows", "results", *(["skipped"] if status.skipped else []), "rejected", "waiting")
+    for name in names:
         table.add_column(name, justify="right")
     # what needs something comes first where not all can be shown
     by_need = sorted(status.partitions, key=lambda one: one.state is PartitionState.DONE)
@@ -57,7 +58,8 @@ def _partitions(status: DatasetStatus) -> Table:
     for one in status.partitions:
         if one.partition in shown:
             rejected = one.rejected and one.rejected - one.waiting
-            counts = (one.rows, one.results, rejected, one.waiting)
+            skipped = [one.skipped] if status.skipped else []
+            counts = (one.rows, one.results, *skipped, rejected, one.waiting)
             state = Text(str(one.state), style=_STYLES.get(one.state, ""))
             table.add_row(one.partition, state, *(f"{count:,}" for count in counts))
     return table

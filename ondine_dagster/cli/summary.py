@@ -116,6 +116,7 @@ def rows_by_outcome(lake: Lake, status: DatasetStatus) -> Text:
     rows = [
         ("rows", status.rows + status.unassigned, ""),
         ("  results", status.results, ""),
+        *([("  skipped", status.skipped, "`when` is not true")] if status.skipped else []),
         ("  rejected", rejected, _codes(lake, status) if rejected else ""),
     ]
     if waiting:
@@ -217,7 +218,7 @@ def next_commands(target: Target, status: DatasetStatus) -> list[str]:
         return [target.command(f"plan {target.called}"), run]
     if waiting_again(status):
         return [rejected, f"{run} --failed"]
-    if too_many_rejected(status) or not status.results:
+    if too_many_rejected(status) or not (status.results or status.skipped):
         return [rejected, target.command(f"retry {target.called}")]
     export = target.command(f"export {target.called} --to {target.name}_results.csv")
     return [results, export]

@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     ANSWERED = "answered"
     ERROR = "error"
     NOT_ATTEMPTED = "not_attempted"  # the run stopped before it; the next run asks
+    SKIPPED = "skipped"  # `when` is not true for it: nobody is asked
     HELD = "held"  # too many requests of unknown outcome; a person resolves it
 
 

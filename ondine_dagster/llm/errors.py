@@ -28,6 +28,7 @@ class ErrorCode(StrEnum):
     # before a request
     RENDER_FAILED = "render_failed"
     PROMPT_BLANK = "prompt_blank"
+    CONDITION_FAILED = "condition_failed"  # `when` is neither true nor false
     REMOTE_REFUSED = "remote_refused"  # a URL that rows may not lead to
     REMOTE_TOO_LARGE = "remote_too_large"
     REMOTE_FAILED = "remote_failed"

@@ -23,7 +23,7 @@ from ondine_dagster.spec import Prompt
 # The row as a mapping, for columns whose name is no identifier: {{ row["Review Text"] }}.
 ROW = "row"
 # What a template can raise on odd data; anything else is our own bug and must be seen.
-_TEMPLATE_ERRORS = (
+TEMPLATE_ERRORS = (
     TemplateError,
     ArithmeticError,
     AttributeError,
@@ -75,7 +75,7 @@ class PromptRenderer:
             user = self._template.render(values)
             system = self._system.render(values) if self._system else None
             _refuse_half_characters(user, system or "")
-        except _TEMPLATE_ERRORS as error:
+        except TEMPLATE_ERRORS as error:
             return RenderError(ErrorCode.RENDER_FAILED, f"{type(error).__name__}: {error}")
         return messages_json(system, user, attached)
 

@@ -8,9 +8,18 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from ondine_dagster.spec.attachments import Document, Image
-from ondine_dagster.spec.base import LOCAL, QUESTION, TEMPLATED, FilledText, Part, Whole
+from ondine_dagster.spec.base import (
+    LOCAL,
+    QUESTION,
+    TEMPLATED,
+    VERBATIM,
+    FilledText,
+    Part,
+    Whole,
+)
 from ondine_dagster.spec.checks import Checks, refuse_strange_checks
 from ondine_dagster.spec.columns import RESERVED_COLUMNS
+from ondine_dagster.spec.condition import Condition
 from ondine_dagster.spec.limits import Limits
 from ondine_dagster.spec.llm import Llm
 from ondine_dagster.spec.output import Output
@@ -77,6 +86,14 @@ class Dataset(Part):
         description="How the rows are cut into partitions: a section with one kind, or the word "
         "`none`.",
         examples=["none"],
+    )
+    when: Annotated[Condition | None, LOCAL, VERBATIM] = Field(
+        default=None,
+        description="Which rows are asked: a Jinja expression over the row's columns, without "
+        "braces. A row for which it is false or NULL is skipped: nobody is asked, and it is in "
+        "`results` with empty output columns and `_outcome` skipped. After a change partitions are "
+        "stale; rows that are asked still keep their answers, and only new ones cost.",
+        examples=["stars < 3", "row['Review Text'] | trim != ''"],
     )
     prompt: Prompt = Field(description="What is asked about each row.")
     llm: Annotated[Llm, QUESTION, TEMPLATED] = Field(

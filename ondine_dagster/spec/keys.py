@@ -17,7 +17,6 @@ NOT_SUPPORTED_YET = frozenset(
         "privacy",
         "samples",
         "tracing",
-        "when",
         "llm.extra",
         "llm.keys",
         "output.fields.*.fields",

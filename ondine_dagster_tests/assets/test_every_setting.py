@@ -158,6 +158,7 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
         "ledger": provider.name,
         "answer key": prompt["answer_key"],
         "files": [one["error_message"] for one in prompts],
+        "asked": [one["messages"] is not None for one in prompts],
         "money": [
             provider.worst_case(
                 1000 + provider.attachment_tokens(prompt["messages"]).most, provider.ceiling
@@ -297,6 +298,7 @@ SHOWS_IN: Mapping[str, str] = {
     "partitions.files": "rows",
     "partitions.values.column": "rows",
     "partitions.values.listed": "rows",
+    "when": "asked",
     "prompt.system": "request",
     "prompt.template": "request",
     "llm": "request",

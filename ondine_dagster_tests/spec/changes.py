@@ -180,6 +180,7 @@ CHANGES: dict[str, Change] = {
     "partitions.files": _files("files", "r-*.csv", "o-*.csv"),
     "partitions.values.column": _cut("values.column", "country", "id"),
     "partitions.values.listed": _cut("values.listed", ["c0"], ["c0", "c1"]),
+    "when": Change("when", "id != '3'", "id != '4'"),
     "prompt.system": Change("prompt.system", "Be brief.", "Be kind."),
     "prompt.template": Change("prompt.template", "{{ review }}", "Review: {{ review }}"),
     "llm": Change("llm", "ollama/llama3.1:8b", "ollama/llama3.3:70b"),
