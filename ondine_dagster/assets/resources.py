@@ -72,11 +72,12 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
         budgets: tuple[Limit, ...],
         pilot: "PilotPlan | None" = None,
         command: str = "run",
+        run_id: str | None = None,
     ) -> "Engine":
         """Return an engine for one run of `dataset`. Its connections close with its iterator.
 
         `provider` is that of `llm`, the dataset's own model or its fallback. `command` is what a
-        person types to go on where the run stops early.
+        person types to go on where the run stops early. `run_id` is the Dagster run.
         """
         from ondine_dagster.engine.azure_identity import token_source
         from ondine_dagster.engine.engine import Engine, EngineLimits
@@ -92,6 +93,7 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
             hold_unknown=limits.on_unknown == "hold",
             limits=budgets,
             command=command,
+            run_id=run_id,
         )
         engine_limits = EngineLimits(
             concurrency=at_once(provider, limits.concurrency),

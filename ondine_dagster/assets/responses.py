@@ -156,7 +156,8 @@ def _materialize(
     pilot = None if retry else pilot_plan(pipeline, done.estimate)
     asked = (retry.llm, retry.provider) if retry else (pipeline.dataset.llm, pipeline.provider)
     command = "retry" if retry else "run"
-    engine = llm.engine(pipeline.dataset, *asked, scope, limits, pilot, command)
+    run_id = context.run.run_id
+    engine = llm.engine(pipeline.dataset, *asked, scope, limits, pilot, command, run_id)
     done.engine = engine
     done.budgets = budgets.watch(ledger, pipeline.dataset, scope, context.log.warning, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), rows, engine.progress, engine.stop)

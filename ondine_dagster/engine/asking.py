@@ -232,6 +232,7 @@ class Asker:
             request_bytes=request_bytes,
             partition=job.partition,
             key_fp=key.fingerprint,
+            number=job.attempts + 1,
         )
 
     def _not_going(self, job: Job, decision: Decision) -> _Result | _Again:

@@ -25,7 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from ondine_dagster.errors import OndineError
 
-HEAD = "0003"
+HEAD = "0004"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _CHECKPOINT_WAL_BYTES = 16 * 2**20
 _BUSY_SECONDS = 30

@@ -44,10 +44,11 @@ class ProviderKey:
 class RequestContext:
     """What all requests of one dataset in one run have in common.
 
-    `run_scope` is the backfill's id, else Dagster's root run id. `ceiling` is the most completion
-    tokens asked for. `max_unknown` is how often a question of unknown outcome is asked again.
-    `limits` are those that this run started with; those in the ledger bind too. `command` is what a
-    person types to go on.
+    `run_scope` is the backfill's id, else Dagster's root run id; `run_id` is the Dagster run that
+    asks. `traced`: its requests are sent to a trace host when they have ended. `ceiling` is
+    the most completion tokens asked for. `max_unknown` is how often a question of unknown outcome
+    is asked again. `limits` are those that this run started with; those in the ledger bind too.
+    `command` is what a person types to go on.
     """
 
     dataset: str
@@ -62,6 +63,8 @@ class RequestContext:
     hold_unknown: bool = False
     limits: tuple[Limit, ...] = ()
     command: str = "run"
+    run_id: str | None = None
+    traced: bool = False
 
     @classmethod
     def of(cls, provider: Provider, *, dataset: str, run_scope: str, **rest: Any) -> RequestContext:
@@ -88,7 +91,8 @@ class RequestContext:
 class Reservation:
     """A request that wants to be sent: money (picodollars) and tokens at the worst case.
 
-    `key_fp` is the fingerprint of the API key that it uses, None where it uses none.
+    `key_fp` is the fingerprint of the API key that it uses, None where it uses none. `number` is
+    its place among the requests of this run for its question, from 1.
     `request_bytes` is what tokens are learnt from: files count four bytes for each likely token.
     """
 
@@ -101,6 +105,7 @@ class Reservation:
     partition: str | None = None
     kind: AttemptKind = "first"
     key_fp: bytes | None = None
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)

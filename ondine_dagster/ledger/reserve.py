@@ -28,7 +28,8 @@ _ASKS_ANYWAY = frozenset({"retry", "reask", "verify"})
 _INSERT_ATTEMPT = inserting(
     schema.attempts,
     "id process kind dataset run_scope day partition provider identity base_url key_fp ceiling "
-    "request_bytes reserved reserved_tokens price_version model_requested t_open",
+    "request_bytes reserved reserved_tokens price_version model_requested t_open run_id number "
+    "traced",
     state="'open'",
 )
 _INSERT_ASK = inserting(schema.asks, "attempt pos answer_key row_key take", open="1")
@@ -210,6 +211,9 @@ def _attempt_row(
         context.price_version,
         context.model,
         now,
+        context.run_id,
+        item.number,
+        int(context.traced),
     )
 
 

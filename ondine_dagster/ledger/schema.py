@@ -79,6 +79,10 @@ attempts = Table(
     Column("code", Text),
     Column("t_open", BigInteger, nullable=False),
     Column("t_end", BigInteger),
+    Column("run_id", Text),  # the Dagster run; `run_scope` may be several of them
+    # its number among the requests of its run for its question, from 1
+    Column("number", Integer, nullable=False, server_default="1"),
+    Column("traced", Integer, nullable=False, server_default="0"),  # its run wants traces
 )
 # partial indexes: what is open or unknown is always a small part of a large table
 Index("attempts_unsettled", attempts.c.process, **_where("state IN ('open', 'unknown')"))
@@ -220,13 +224,31 @@ properties = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
+# requests that ended and whose run wants traces, in the order of their ends
 outbox = Table(
     "outbox",
     metadata,
     Column("seq", Integer, primary_key=True, autoincrement=True),
     Column("attempt", LargeBinary(16), ForeignKey("attempts.id"), nullable=False),
+    # 0 waiting, 1 exported, 2 left out (sampling), 3 refused by the host
     Column("exported", Integer, nullable=False, server_default="0"),
 )
+Index("outbox_waiting", outbox.c.seq, **_where("exported = 0"))
+
+# the root span of a run's requests for one partition; `exported` 0: changed since it was sent
+traces = Table(
+    "traces",
+    metadata,
+    Column("trace_id", LargeBinary(16), primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("run_scope", Text, nullable=False),
+    Column("dataset", Text, nullable=False),
+    Column("partition", Text),
+    Column("started", BigInteger, nullable=False),
+    Column("ended", BigInteger, nullable=False),
+    Column("exported", Integer, nullable=False, server_default="0"),
+)
+Index("traces_waiting", traces.c.trace_id, **_where("exported = 0"))
 
 datasets = Table(
     "datasets",

@@ -43,6 +43,7 @@ _OLD = KeyedSelect(
             _t.ceiling,
             _t.reserved,
             _t.reserved_tokens,
+            _t.traced,
             _s.pos,
             _s.answer_key,
             _s.take,
@@ -110,6 +111,7 @@ class _Attempt:
     where: Where
     ceiling: int
     worst: Amounts
+    traced: bool
     asks: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -145,17 +147,19 @@ def settle(connection: Connection, group: Sequence[Settlement], movements: Movem
     _END_ATTEMPT.run(connection, [_attempt_row(item, now) for item in due])
     takes = _store_answers(connection, due, old)
     _END_ASK.run(connection, [row for item in due for row in _ask_rows(item, old, takes)])
-    _INSERT_OUTBOX.run(connection, [(item.attempt,) for item in due])
+    traced = [(item.attempt,) for item in due if old[item.attempt].traced]
+    _INSERT_OUTBOX.run(connection, traced)
 
 
 def _reserved(connection: Connection, group: Sequence[Settlement]) -> dict[bytes, _Attempt]:
     old: dict[bytes, _Attempt] = {}
     for row in _OLD.rows(connection, [item.attempt for item in group]):
-        (attempt, state, kind, dataset, run, day, ceiling, money, tokens, pos, key, take) = row
+        (attempt, state, kind, dataset, run, day, ceiling, money, tokens, traced, *ask) = row
         found = old.get(attempt)
         if found is None:
             where, worst = (dataset, run, day), (money, 1, tokens)
-            found = old[attempt] = _Attempt(state, kind, where, ceiling, worst)
+            found = old[attempt] = _Attempt(state, kind, where, ceiling, worst, bool(traced))
+        pos, key, take = ask
         if key is not None:  # without asks only where somebody damaged the file
             found.asks[key] = (pos, take)
     return old

@@ -170,6 +170,14 @@ def test_every_settlement_stands_in_the_outbox_once(ledger: Ledger) -> None:
     assert found == [(item.attempt, 0) for item in items]
 
 
+def test_a_run_that_wants_no_traces_leaves_nothing_in_the_outbox(ledger: Ledger) -> None:
+    ledger.settle(answered(go(ledger, request("a", traced=False, run_id="dagster-run"))))
+    assert rows(ledger.database, "SELECT * FROM outbox") == []
+    assert rows(ledger.database, "SELECT run_id, number, traced FROM attempts") == [
+        ("dagster-run", 1, 0)
+    ]
+
+
 def test_a_request_that_was_never_reserved_is_refused_and_the_others_are_written(
     ledger: Ledger,
 ) -> None:
