@@ -79,7 +79,7 @@ def test_a_skipped_row_is_asked_nobody_and_counted_everywhere(
     assert evaluation.metadata["skipped"].value == 6
     last = bench.events(RESPONSES)[-1].event_log_entry.asset_materialization
     assert last is not None
-    assert (last.metadata["rows_answered"].value, last.metadata["rows_skipped"].value) == (0, 2)
+    assert (last.metadata["rows_answered"].value, last.metadata["rows_skipped"].value) == (6, 4)
     assert export(bench.lake, "notes", bench.folder / "out.csv").rows == 12
 
 
