@@ -13,13 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ondine_dagster.simulator.chat import content_text
+from ondine_dagster.simulator.chat import ChatRequest, last_user_text
+from ondine_dagster.simulator.packs import Pack, Schema
 from ondine_dagster.simulator.reading import Reading
-
-Schema = Mapping[str, Any]
 
 _TOKEN = re.compile(r"\[\[token=([^\]]+)\]\]")
 _MARKER = re.compile(r"\[\[(?:token|fault)=.*?\]\]")
+_SHOWN = 80
 _DEFAULT_SPAN = 10
 _MAX_DEPTH = 12
 _COMPLAINTS = ("complaint", "problem", "issue", "refund", "urgent", "negative", "defect", "churn")
@@ -35,22 +35,35 @@ class _Author(Protocol):
     def boolean(self, name: str) -> bool: ...
 
 
-def answer(messages: Sequence[Mapping[str, Any]], schema: Schema | None) -> str:
+def answer(
+    messages: Sequence[Mapping[str, Any]], schema: Schema | None, pack: Pack | None = None
+) -> str:
     """Return the model's answer: JSON that fits `schema`, or plain text without one.
+
+    `pack`: the last user message asks about many items, and each is answered by itself.
 
     With a token XYZ in the last user message, strings are XYZ, an enum of n values gives number
     h % n, integers are minimum + h % span, booleans h % 2 == 1, where h is sha256(XYZ) as an
     integer; bounds that are absent count as 0 and minimum + 10.
     """
-    author = _author(_last_user_text(messages))
+    if pack is not None:
+        answers = [
+            _value(pack.schema, schema or {}, "", _author(text), 0) for _, text in pack.items
+        ]
+        return pack.written(answers)
+    author = _author(last_user_text(messages))
     if schema is None:
         return author.text()
     return json.dumps(_value(schema, schema, "", author, 0), ensure_ascii=False)
 
 
-def _last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    spoken = (m for m in reversed(messages) if m.get("role") == "user")
-    return content_text(next(spoken, messages[-1] if messages else {}))
+def rows_asked(request: ChatRequest) -> tuple[str, ...]:
+    """Return the rows that a request asks about: each one's token, or how its text begins."""
+    if request.pack is None:
+        texts = [last_user_text(request.messages)]
+    else:
+        texts = [text for _, text in request.pack.items]
+    return tuple(token[1] if (token := _TOKEN.search(text)) else text[:_SHOWN] for text in texts)
 
 
 def _author(text: str) -> _Author:

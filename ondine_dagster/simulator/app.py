@@ -18,6 +18,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from ondine_dagster.llm.prices import Prices, picodollars
+from ondine_dagster.simulator.answers import rows_asked
 from ondine_dagster.simulator.bill import Bill
 from ondine_dagster.simulator.chat import BadRequest, ChatRequest
 from ondine_dagster.simulator.connection import Connection, until_gone
@@ -303,6 +304,7 @@ class Provider:
             done.cost,
             done.prompt_tokens,
             done.completion_tokens,
+            rows_asked(exchange.request),
         )
 
     def _reply(self, exchange: _Exchange, fault: Fault | None) -> Reply:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -62,7 +63,8 @@ class BillSnapshot:
     `authorizations` counts requests, and `spent` sums picodollars, per sha256 of `Bearer KEY`.
     `limited` counts the requests that met a limit by its kind. `seconds` has one entry (second,
     admitted, limited) for each second since the first request in which there was either.
-    `outage_times` are the arrivals during outages, in seconds since 1970.
+    `outage_times` are the arrivals during outages, in seconds since 1970. `carried` has, for each
+    charged request, the rows that it asked about: each one's token, or how its text begins.
     """
 
     totals: Totals
@@ -72,6 +74,12 @@ class BillSnapshot:
     limited: dict[str, int]
     seconds: list[tuple[int, int, int]]
     outage_times: list[float]
+    carried: list[tuple[str, ...]]
+
+    @property
+    def rows(self) -> Counter[str]:
+        """How often each row was charged, under the name that it has in `carried`."""
+        return Counter(row for rows in self.carried for row in rows)
 
     @property
     def repeated(self) -> dict[str, int]:
@@ -90,6 +98,7 @@ class BillSnapshot:
         }
         if with_prompts:
             document["prompts"] = {prompt: asdict(line) for prompt, line in self.prompts.items()}
+            document["carried"] = self.carried
         return document
 
 
@@ -119,6 +128,7 @@ class Bill:
                 limited=dict(self._limited),
                 seconds=[(second, n, m) for second, (n, m) in sorted(self._seconds.items())],
                 outage_times=list(self._outage_times),
+                carried=list(self._carried),
             )
 
     def reset(self) -> None:
@@ -203,10 +213,12 @@ class Bill:
         picodollars: int,
         prompt_tokens: int,
         completion_tokens: int,
+        rows: tuple[str, ...] = (),
     ) -> None:
-        """Charge one request for `prompt` to the account of its sender."""
+        """Charge a request for `prompt`, which asks about `rows`, to the account of its sender."""
         with self._changed:
             line = self._prompts.setdefault(prompt, PromptBill())
+            self._carried.append(rows)
             line.charged += 1
             line.picodollars += picodollars
             totals = self._totals
@@ -239,6 +251,7 @@ class Bill:
         self._limited: dict[str, int] = {}
         self._seconds: dict[int, list[int]] = {}
         self._outage_times: list[float] = []
+        self._carried: list[tuple[str, ...]] = []
 
     def _count_second(self, position: int) -> None:
         """Count an admitted (0) or a limited (1) request in the current second."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ondine_dagster.simulator.attachments import BadAttachment, attachment_tokens
+from ondine_dagster.simulator.packs import Pack, read_pack
 from ondine_dagster.simulator.tokens import TokenRules
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -28,7 +29,8 @@ class ChatRequest:
 
     `schema` is what the answer is to fit; `told`: the messages say so, nothing else. `tool` is the
     function whose arguments are to be the answer. `document` is the whole of the request, for what
-    only one dialect knows, and so are `headers`.
+    only one dialect knows, and so are `headers`. `pack`: it asks about many rows at once; `prompt`,
+    its place on the bill, does not depend on their codes then.
     """
 
     model: str
@@ -41,6 +43,7 @@ class ChatRequest:
     tool: str | None = None
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
     attachment_tokens: int = field(init=False)
+    pack: Pack | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Raise BadRequest for an image or a document that is none."""
@@ -49,6 +52,11 @@ class ChatRequest:
         except BadAttachment as error:
             raise BadRequest(str(error)) from None
         object.__setattr__(self, "attachment_tokens", tokens)
+        pack = read_pack(last_user_text(self.messages), self.schema)
+        object.__setattr__(self, "pack", pack)
+        if pack is not None:
+            before = prompt_sha256(self.messages[:-1])
+            object.__setattr__(self, "prompt", pack.identity(before))
 
     @property
     def text(self) -> str:
@@ -65,6 +73,12 @@ class ChatRequest:
 def prompt_sha256(messages: Sequence[Mapping[str, Any]]) -> str:
     """Return the identity of a prompt on the bill: sha256 over the canonical JSON of `messages`."""
     return hashlib.sha256(_CANONICAL.encode(messages).encode("ascii")).hexdigest()
+
+
+def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of the last message of the user, of the last message where there is none."""
+    spoken = (m for m in reversed(messages) if m.get("role") == "user")
+    return content_text(next(spoken, messages[-1] if messages else {}))
 
 
 def content_text(message: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ondine_dagster.simulator.packs import PACK_CONTENTS
+
 
 def half(text: str) -> str:
     """Return the first half of the text."""
@@ -63,4 +65,5 @@ CONTENTS: Mapping[str, Callable[[str], Any]] = {
     "duplicate_keys": _duplicate_key,
     "lone_surrogate": _surrogate(escaped=False),
     "escaped_surrogate": _surrogate(escaped=True),
+    **PACK_CONTENTS,
 }

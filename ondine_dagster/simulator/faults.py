@@ -115,6 +115,15 @@ CATALOGUE: Mapping[str, FaultKind] = {
     "lone_surrogate": FaultKind("content has a lone surrogate", charged=True),
     "escaped_surrogate": FaultKind("a JSON content spells a lone surrogate out", charged=True),
     "refusal": FaultKind("message.refusal, content null", charged=True),
+    # Answers for many rows at once; `length` and `broken_content` cut those off too. An answer for
+    # one row stays as it is.
+    "pack_missing": FaultKind("of the rows of a pack, every third one is left out", charged=True),
+    "pack_repeated": FaultKind("every third row of a pack is answered twice", charged=True),
+    "pack_reordered": FaultKind("the rows of a pack come in another order", charged=True),
+    "pack_renumbered": FaultKind("the rows of a pack are called 1, 2, 3, ...", charged=True),
+    "pack_strange": FaultKind("a row of a pack has a code that nobody gave", charged=True),
+    "pack_malformed": FaultKind("the answer of one row of a pack is broken", charged=True),
+    "pack_prose": FaultKind("there is prose round the answer", charged=True),
     # Finish reasons.
     "length": FaultKind("finish_reason length, half of the content", charged=True),
     "content_filter": FaultKind("finish_reason content_filter, content null", charged=True),

@@ -48,7 +48,7 @@ def complete(
     reports_cost: bool,
 ) -> Completion:
     """Return the simulated model's answer to `request`."""
-    whole = answer(request.messages, request.schema)
+    whole = answer(request.messages, request.schema, request.pack)
     text, completion_tokens, was_cut = rules.fit(whole, request.ceiling)
     return Completion(
         text=text,

@@ -15,6 +15,7 @@ from ondine_dagster.simulator import CATALOGUE, Simulator
 from ondine_dagster.simulator.chat import BadRequest
 from ondine_dagster.simulator.dialects.openai import OpenAI
 from ondine_dagster.simulator.faults import parse_fault
+from ondine_dagster.simulator.packs import PACK_CONTENTS
 from ondine_dagster_tests.simulator.clients import SCHEMA, ask, content
 
 
@@ -189,7 +190,7 @@ def test_an_error_status_has_the_provider_s_json_and_costs_nothing(
 
 
 def test_every_fault_of_the_catalogue_is_tested_here_or_with_a_bare_socket() -> None:
-    elsewhere = {"html", "missing_cost", "late"}
+    elsewhere = {"html", "missing_cost", "late"} | PACK_CONTENTS.keys()
     by_reply = CHECKS.keys() | ERRORS.keys() | elsewhere | {text.split()[0] for text in REAL_ERRORS}
     by_socket = {name for name, kind in CATALOGUE.items() if kind.delivery not in ("reply", "late")}
     of_others = {name for name in CATALOGUE if not _is_of_openai(name)}  # tested with their shapes
