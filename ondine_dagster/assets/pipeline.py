@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from functools import cached_property
 from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import answer_key, digest
 from ondine_dagster.llm.condition import RowCondition
 from ondine_dagster.llm.prompt import PromptRenderer
+from ondine_dagster.llm.prompt_texts import PromptTexts
 from ondine_dagster.llm.provider import Provider
 from ondine_dagster.llm.registry import build_provider
-from ondine_dagster.llm.structured import AnswerReader, wire_schema
+from ondine_dagster.llm.structured import AnswerReader, Rejection, wire_schema
 from ondine_dagster.settings import Settings, load_settings
 from ondine_dagster.spec import Dataset, Llm
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.prompt_files import read_prompt
 from ondine_dagster.storage.snapshot import Snapshot, check_columns, current_snapshot
 from ondine_dagster.storage.source_files import columns_of, resolve_source, source_files
 from ondine_dagster.storage.sources import places
@@ -77,6 +79,16 @@ class Pipeline:
                     f"Dataset {self.name}: {what} names {', '.join(unknown)}, which the source "
                     f"does not have. Its columns: {', '.join(columns)}."
                 )
+        self._check_cleaned(columns)
+
+    def _check_cleaned(self, columns: Sequence[str]) -> None:
+        named = columns if self.renderer.needs_whole_row else self.renderer.columns
+        idle = sorted(self.dataset.prompt.clean.keys() - set(named))
+        if idle:
+            raise OndineError(
+                f"Dataset {self.name}: prompt.clean has {', '.join(idle)}, which is not in the "
+                f"prompt. Its columns: {', '.join(sorted(named))}. Correct or remove it."
+            )
 
     def bind(self, ledger: Ledger, lake: Lake) -> None:
         """Tie the dataset's name to this declaration in the ledger, before money is spent.
@@ -149,8 +161,30 @@ class Pipeline:
 
     @cached_property
     def renderer(self) -> PromptRenderer:
-        """Return the renderer of the declared prompt."""
-        return PromptRenderer(self.dataset.prompt)
+        """Return the renderer of the declared prompt.
+
+        Raises OndineError for files that cannot be read, and for what nothing uses or accepts.
+        """
+        prompt = self.dataset.prompt
+        try:
+            renderer = PromptRenderer(prompt, self.prompt_texts, self._why_rejected)
+        except OndineError as error:
+            raise OndineError(f"{self.declared_in}: {error}") from None
+        if idle := sorted(prompt.partials.keys() - renderer.partials):
+            raise OndineError(
+                f"{self.declared_in}: prompt.partials has {', '.join(idle)}, which no template "
+                'includes. Write {% include "' + idle[0] + '" %}, or remove it.'
+            )
+        return renderer
+
+    @cached_property
+    def prompt_texts(self) -> PromptTexts:
+        """Return the texts of the declared prompt, those in files too; raises OndineError."""
+        return read_prompt(self.dataset.prompt, self.declared_in, self.project_root)
+
+    def _why_rejected(self, answer: str) -> str | None:
+        read = self.reader.read(answer)
+        return read.message if isinstance(read, Rejection) else None
 
     @cached_property
     def condition(self) -> RowCondition | None:
@@ -210,15 +244,16 @@ class Pipeline:
     @cached_property
     def question_version(self) -> str:
         """Return a short hash of what decides answers: when it differs, answers cost money."""
-        prompt = self.dataset.prompt
+        prompt, texts = self.dataset.prompt, self.prompt_texts
         parts = [self.model_digest, self.sampling_digest, self.schema_digest]
-        question = [prompt.system, prompt.template, *(part.hex() for part in parts)]
-        attached = [[one.column, one.fetch] for one in prompt.attached]
-        details = [one.detail for one in prompt.images]
-        decides: list[Any] = [*question, attached, details] if attached else [*question]
+        question: list[object] = [texts.system, texts.template, *(part.hex() for part in parts)]
+        if attached := [[one.column, one.fetch] for one in prompt.attached]:
+            question += [attached, [one.detail for one in prompt.images]]
         if self.dataset.when is not None:  # no part of an answer, but of which rows have one
-            decides.append({"when": self.dataset.when})
-        return digest(decides).hex()[:16]
+            question.append({"when": self.dataset.when})
+        if more := texts.question() | prompt.question():
+            question.append(more)
+        return digest(question).hex()[:16]
 
     @cached_property
     def local_version(self) -> str:

@@ -10,11 +10,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from ondine_dagster.assets.attachments import AttachmentReader
+from ondine_dagster.assets.cleaned import Cleaned, from_note
 from ondine_dagster.assets.outlook import BATCH_ROWS, Need, Outlook, Questions, RowNeed
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompts import batch_rows, needs, prompt_columns
 from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.estimates import Estimate, Learnt
+from ondine_dagster.llm.cleaning import Cleaner
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import Snapshot
 from ondine_dagster.storage.snapshot_file import SNAPSHOT
@@ -41,7 +43,7 @@ class DatasetPlan:
 
     `run` is for the partitions that were chosen, `everything` for all that were looked at.
     `repeated` rows share a question with another one that is asked. `servers` says where the
-    answers that are paid came from.
+    answers that are paid came from. `cleaned` are the rows that `prompt.clean` changes.
     """
 
     rows: Mapping[Need, int]
@@ -51,6 +53,7 @@ class DatasetPlan:
     everything: Estimate
     servers: Mapping[str, int]
     learnt: Learnt | None
+    cleaned: Cleaned
 
 
 def plan_rows(
@@ -70,7 +73,8 @@ def plan_rows(
     servers: Counter[str] = Counter()
     stale: dict[str, Questions] = {}
     run, everything = Questions(), Questions()
-    for partition, found in _partitions(pipeline, lake, source, looked_at, outlook):
+    cleaner = Cleaner(pipeline.dataset.prompt.clean)
+    for partition, found in _partitions(pipeline, lake, source, looked_at, outlook, cleaner):
         for row in found:
             rows[row.need] += 1
             everything.add(row)
@@ -92,6 +96,7 @@ def plan_rows(
         everything=everything.estimate(estimator),
         servers=servers,
         learnt=estimator.learnt,
+        cleaned=cleaner.counts,
     )
 
 
@@ -104,6 +109,7 @@ def _partitions(
     source: tuple[Lake, Snapshot],
     looked_at: Collection[str],
     outlook: Outlook,
+    cleaner: Cleaner,
 ) -> Iterator[tuple[str, Iterator[RowNeed]]]:
     """Yield the partitions and their rows; each has to be used before the next is taken."""
     content = {one.key: one.content_hash for one in source[1].partitions}
@@ -112,9 +118,10 @@ def _partitions(
         if partition in looked_at:
             earlier = Earlier(pipeline, lake, partition, content[partition])
             if partition in prompted and _rendered(pipeline, lake, partition, content[partition]):
+                cleaner.counts.update(from_note(lake.metadata(pipeline.name, "prompts", partition)))
                 yield partition, _stored(pipeline, lake, partition, outlook, earlier)
             else:
-                yield partition, _rendered_now(pipeline, slices, outlook, earlier)
+                yield partition, _rendered_now(pipeline, slices, outlook, earlier, cleaner)
 
 
 def _slices(lake: Lake, snapshot: Snapshot, rows_at_once: int) -> _Slices:
@@ -147,10 +154,10 @@ def _stored(
 
 
 def _rendered_now(
-    pipeline: Pipeline, slices: _Slices, outlook: Outlook, earlier: Earlier
+    pipeline: Pipeline, slices: _Slices, outlook: Outlook, earlier: Earlier, cleaner: Cleaner
 ) -> Iterator[RowNeed]:
     files = AttachmentReader(pipeline.dataset.prompt, lambda: pipeline.files_folder, None)
     for _, batch in slices:
         yield from needs(
-            outlook, earlier, prompt_columns(pipeline, outlook.estimator, batch, files)
+            outlook, earlier, prompt_columns(pipeline, outlook.estimator, batch, files, cleaner)
         )

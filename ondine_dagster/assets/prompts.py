@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ondine_dagster.assets.attachments import AttachmentReader
+from ondine_dagster.assets.cleaned import CLEANED_NOTE, cleaned_note, cleaned_text
 from ondine_dagster.assets.events import ROW_COUNT, Metadata, dollars, readable_failures
 from ondine_dagster.assets.keys import asset_spec
 from ondine_dagster.assets.lineage import written_columns
@@ -27,6 +28,7 @@ from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.estimates import Estimate, Estimator
 from ondine_dagster.ledger.identity import answer_key, text_digest
+from ondine_dagster.llm.cleaning import Cleaner
 from ondine_dagster.llm.errors import ErrorClass
 from ondine_dagster.llm.prompt import PromptRenderer, RenderError
 from ondine_dagster.spec import SNAPSHOT_COLUMNS
@@ -49,7 +51,8 @@ class PromptCounts:
     """What rendering a partition came to.
 
     `estimated_tokens` are those of all its prompts; `estimate` is for the questions that have to
-    be asked, as the ledger is now. `stale` rows are among these, by what changed.
+    be asked, as the ledger is now. `stale` rows are among these, by what changed. `cleaned` are the
+    rows that `prompt.clean` changed, by column and kind.
     """
 
     rows: int = 0
@@ -58,6 +61,7 @@ class PromptCounts:
     estimated_tokens: int = 0
     paid: int = 0
     stale: Counter[str] = field(default_factory=Counter)
+    cleaned: Counter[tuple[str, str]] = field(default_factory=Counter)
     estimate: Estimate = field(default_factory=Estimate)
 
 
@@ -81,9 +85,10 @@ def write_prompts(
     earlier = Earlier(pipeline, lake, partition, source["ondine.content_hash"])
     counts, questions = PromptCounts(), Questions(outlook.seen)
     attachments = AttachmentReader(pipeline.dataset.prompt, lambda: pipeline.files_folder, store)
+    cleaner = Cleaner(pipeline.dataset.prompt.clean)
     with lake.open_writer(pipeline.name, "prompts", partition, PROMPTS) as writer:
         for batch in lake.iter_batches(pipeline.name, "raw_rows", partition, batch_rows(pipeline)):
-            columns = prompt_columns(pipeline, outlook.estimator, batch, attachments)
+            columns = prompt_columns(pipeline, outlook.estimator, batch, attachments, cleaner)
             writer.append(to_table(columns, PROMPTS))
             counts.rows += batch.num_rows
             counts.estimated_tokens += sum(columns["estimated_tokens"])
@@ -95,11 +100,13 @@ def write_prompts(
                 if row.reason:
                     counts.stale[row.reason] += 1
         counts.estimate = questions.estimate(outlook.estimator)
+        counts.cleaned = cleaner.counts
         writer.commit(
             {
                 "ondine.order": source["ondine.order"],
                 "ondine.content_hash": source["ondine.content_hash"],
                 "ondine.question_version": pipeline.question_version,
+                CLEANED_NOTE: cleaned_note(counts.cleaned),
                 **estimate_notes(counts.estimate, run_id),
             }
         )
@@ -123,10 +130,14 @@ def prompt_columns(
     estimator: Estimator,
     batch: "pa.RecordBatch",
     attachments: AttachmentReader,
+    cleaner: Cleaner,
 ) -> dict[str, Any]:
-    """Render rows; return the columns of `prompts`. A skipped row has no messages and no error."""
+    """Render rows; return the columns of `prompts`. A skipped row has no messages and no error.
+
+    `cleaner` counts what it changes.
+    """
     rows = batch.num_rows
-    rendered = _rendered_where_asked(pipeline, _cells(pipeline, batch), attachments)
+    rendered = _rendered_where_asked(pipeline, _cells(pipeline, batch), attachments, cleaner)
     messages = [None if isinstance(one, RenderError) else one for one in rendered]
     problems = [one if isinstance(one, RenderError) else None for one in rendered]
     digests = [None if one is None else text_digest(one) for one in messages]
@@ -148,29 +159,38 @@ def prompt_columns(
 
 
 def _rendered_where_asked(
-    pipeline: Pipeline, rows: Iterable[Mapping[str, Any]], attachments: AttachmentReader
+    pipeline: Pipeline,
+    rows: Iterable[Mapping[str, Any]],
+    attachments: AttachmentReader,
+    cleaner: Cleaner,
 ) -> list[str | RenderError | None]:
     """Render the rows for which `when` is true; None: skipped, its files are not looked at."""
     condition = pipeline.condition
     if condition is None:
-        return [*_rendered(pipeline.renderer, rows, attachments)]
+        return [*_rendered(pipeline.renderer, rows, attachments, cleaner)]
     rows = list(rows)
     asked = [condition.holds(row) for row in rows]
     chosen = (row for row, ask in zip(rows, asked, strict=True) if ask is True)
-    rendered = iter(_rendered(pipeline.renderer, chosen, attachments))
+    rendered = iter(_rendered(pipeline.renderer, chosen, attachments, cleaner))
     return [
         one if isinstance(one, RenderError) else next(rendered) if one else None for one in asked
     ]
 
 
 def _rendered(
-    renderer: PromptRenderer, rows: Iterable[Mapping[str, Any]], attachments: AttachmentReader
+    renderer: PromptRenderer,
+    rows: Iterable[Mapping[str, Any]],
+    attachments: AttachmentReader,
+    cleaner: Cleaner,
 ) -> list[str | RenderError]:
     if not attachments.wanted:
-        return [renderer.render(row) for row in rows]
+        return [renderer.render(cleaner.clean(row)) for row in rows]
     rows = list(rows)
     read = zip(rows, attachments.read(rows), strict=True)
-    return [one if isinstance(one, RenderError) else renderer.render(row, one) for row, one in read]
+    return [
+        one if isinstance(one, RenderError) else renderer.render(cleaner.clean(row), one)
+        for row, one in read
+    ]
 
 
 def _cells(pipeline: Pipeline, batch: "pa.RecordBatch") -> Iterable[Mapping[str, Any]]:
@@ -238,6 +258,8 @@ def _metadata(counts: PromptCounts) -> Metadata:
         "expected_usd": dollars(counts.estimate.expected),
         "at_most_usd": dollars(counts.estimate.most),
     }
+    if counts.cleaned:
+        metadata["rows_cleaned"] = cleaned_text(counts.cleaned)
     if counts.stale:
         why = (f"{rows:,} rows: {reason}" for reason, rows in counts.stale.most_common())
         metadata["asked_again"] = "; ".join(why)

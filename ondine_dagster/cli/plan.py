@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.text import Text
 
+from ondine_dagster.assets.cleaned import cleaned_text
 from ondine_dagster.assets.forecast import BudgetForecast, Duration, budget_forecast, durations
 from ondine_dagster.assets.outlook import Need
 from ondine_dagster.assets.plan import DatasetPlan, plan_rows
@@ -196,6 +197,8 @@ def _remarks(plan: _Plan) -> Iterator[str]:
     if plan.last is not None and plan.last[1].requests:
         recorded, paid = plan.last
         yield f"The last run: {compared(recorded.estimate, paid.requests, paid.settled)}."
+    if found.cleaned:
+        yield f"Rows that prompt.clean changes: {cleaned_text(found.cleaned)}."
     moved = {url: count for url, count in found.servers.items() if url != provider.base_url}
     for url, count in sorted(moved.items()):
         yield (

@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import meta
 
 from ondine_dagster.llm.errors import ErrorCode
-from ondine_dagster.llm.prompt import ROW, TEMPLATE_ERRORS, RenderError
+from ondine_dagster.llm.prompt import TEMPLATE_ERRORS, RenderError
 from ondine_dagster.spec.condition import expression_environment, parsed_expression
+from ondine_dagster.spec.templates import ROW
 
 
 class RowCondition:

@@ -5,22 +5,20 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
+from jinja2 import TemplateSyntaxError, nodes
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import AfterValidator
 
 from ondine_dagster.spec.base import FilledText
 from ondine_dagster.spec.problems import shown
+from ondine_dagster.spec.templates import environment
 
 
 @cache
 def expression_environment() -> ImmutableSandboxedEnvironment:
-    """Return the sandbox in which expressions are compiled; a name that is not there is an error.
-
-    https://jinja.palletsprojects.com/en/stable/sandbox/
-    """
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+    """Return the sandbox in which expressions are compiled: that of prompts."""
+    return environment()
 
 
 def parsed_expression(expression: str) -> nodes.Template:

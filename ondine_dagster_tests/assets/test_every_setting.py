@@ -88,13 +88,19 @@ def folder(tmp_path: Path) -> Path:
         sheet.append(["id", "review"])
         sheet.append([1, f"in {month}"])
     book.save(tmp_path / "sheets.xlsx")
+    for name in ("kind", "strict"):
+        (tmp_path / f"{name}.txt").write_text(f"Be {name}. {{{{ review }}}}")
+    for name, shown in {"few": [EXAMPLE], "many": [EXAMPLE, EXAMPLE]}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(shown))
     for name in ("reviews", "opinions"):
         days = [f"2026-01-{1 + n:02d}T20:00+00:00" for n in range(25)]
         lines = [
-            f"{n},{name} {n},c{n % 3},{day},{days[n // 2]},{_files_of_row(n)}"
+            f"{n},{name} {n},c{n % 3},{day},{days[n // 2]},{UNTIDY},{_files_of_row(n)}"
             for n, day in enumerate(days)
         ]
-        text = "\n".join([f"id,review,country,day,other_day,{','.join(FILES)}", *lines])
+        text = "\n".join(
+            [f"id,review,country,day,other_day,{','.join(TEXTS)},{','.join(FILES)}", *lines]
+        )
         (tmp_path / f"{name}.csv").write_text(text)
         (tmp_path / f"{name[0]}-2026-01-01.csv").write_text(text)
     (tmp_path / "elsewhere").mkdir()
@@ -102,6 +108,13 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / file).write_bytes((PNG if file.endswith("png") else PDF) + file[:1].encode())
     return tmp_path
 
+
+EXAMPLE = {"input": "so so", "output": {"label": "good", "score": 1}}
+# columns of text that needs to be tidied, and of examples
+TEXTS = ("untidy", "similar", "other_similar")
+UNTIDY = (
+    f' e\u0301\x07t  c and much more,"{json.dumps([EXAMPLE]).replace(chr(34), chr(34) * 2)}",[]'
+)
 
 # columns that name files: in the first row, and in the others
 FILES = {
@@ -301,6 +314,16 @@ SHOWS_IN: Mapping[str, str] = {
     "when": "asked",
     "prompt.system": "request",
     "prompt.template": "request",
+    "prompt.style": "request",
+    "prompt.partials": "request",
+    "prompt.system_file": "request",
+    "prompt.template_file": "request",
+    "prompt.examples": "request",
+    "prompt.examples.input": "request",
+    "prompt.examples.output": "request",
+    "prompt.examples_file": "request",
+    "prompt.examples_column": "request",
+    **{path: "request" for path in CHANGES if path.startswith("prompt.clean.")},
     "llm": "request",
     "llm.preset": "request",
     **{path: "files" for path in CHANGES if path.startswith("prompt.files.")},

@@ -134,8 +134,8 @@ def test_any_column_can_be_reached_through_the_row() -> None:
     row = {"Review Text": "good", "2nd": "x", "it's": "y"}
     template = """{{ row["Review Text"] }} {{ row["2nd"] }} {{ row["it's"] }}"""
     renderer = PromptRenderer(Prompt(template=template))
-    assert renderer.needs_whole_row
-    assert renderer.columns == frozenset()
+    assert not renderer.needs_whole_row
+    assert renderer.columns == set(row)
     assert render(template, row)[0]["content"] == "good x y"
 
 

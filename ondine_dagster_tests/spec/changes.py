@@ -136,6 +136,21 @@ def _attached(kind: str, before: dict[str, Any], after: dict[str, Any]) -> Chang
     return Change(f"prompt.{kind}", [before], [after], start)
 
 
+def _prompt(at: str, before: Any, after: Any, **start: Any) -> Change:
+    """Change a part of a prompt that asks about `untidy` text."""
+    prompt = {"template": "{{ untidy }}", **start}
+    return Change(f"prompt.{at}", before, after, attributes(prompt=prompt))
+
+
+def _clean(key: str, before: Any, after: Any, **start: Any) -> Change:
+    return _prompt("clean", {"untidy": {key: before, **start}}, {"untidy": {key: after, **start}})
+
+
+def _example(key: str, before: Any, after: Any) -> Change:
+    example = {"input": {"untidy": "so so"}, "output": {"label": "good", "score": 1}}
+    return _prompt("examples", [{**example, key: before}], [{**example, key: after}])
+
+
 def _file_rule(key: str, before: Any, after: Any) -> Change:
     """Change a rule for files; the first row has none."""
     images = [{"column": "later", "required": False}, {"column": "later_link", "required": False}]
@@ -183,6 +198,30 @@ CHANGES: dict[str, Change] = {
     "when": Change("when", "id != '3'", "id != '4'"),
     "prompt.system": Change("prompt.system", "Be brief.", "Be kind."),
     "prompt.template": Change("prompt.template", "{{ review }}", "Review: {{ review }}"),
+    "prompt.style": _prompt("style", "jinja", "plain", template="{untidy}"),
+    "prompt.partials": _prompt(
+        "partials",
+        *({"rules": f"{name}.txt"} for name in ("kind", "strict")),
+        template="{% include 'rules' %} {{ untidy }}",
+    ),
+    "prompt.system_file": _prompt("system_file", "kind.txt", "strict.txt"),
+    "prompt.template_file": Change(
+        "prompt", {"template_file": "kind.txt"}, {"template_file": "strict.txt"}
+    ),
+    "prompt.examples": _prompt(
+        "examples", [], [{"input": "so so", "output": {"label": "good", "score": 1}}]
+    ),
+    "prompt.examples.input": _example("input", "so so", {"untidy": "awful"}),
+    "prompt.examples.output": _example(
+        "output", {"label": "bad", "score": 1}, {"label": "good", "score": 2}
+    ),
+    "prompt.examples_file": _prompt("examples_file", "few.json", "many.json"),
+    "prompt.examples_column": _prompt("examples_column", "similar", "other_similar"),
+    "prompt.clean.*.unicode": _clean("unicode", None, "nfc", white_space="trim"),
+    "prompt.clean.*.control_characters": _clean("control_characters", "remove", "space"),
+    "prompt.clean.*.white_space": _clean("white_space", "trim", "collapse"),
+    "prompt.clean.*.truncate_tokens": _clean("truncate_tokens", 2, 3),
+    "prompt.clean.*.marker": _clean("marker", "~", " [cut]", truncate_tokens=3),
     "llm": Change("llm", "ollama/llama3.1:8b", "ollama/llama3.3:70b"),
     "llm.preset": Change("llm", {"preset": "ollama-llama-8b"}, {"preset": "ollama-llama-70b"}),
     "llm.provider": Change("llm.provider", "openai_compatible", "vllm"),

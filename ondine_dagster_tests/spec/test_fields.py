@@ -41,8 +41,22 @@ def test_what_is_asked_is_told_apart_from_what_is_local() -> None:
     roles = {field.path: field.role for field in all_fields(Dataset)}
     questions = {path for path, role in roles.items() if role == "question"}
     assert questions == {
+        "prompt.style",
+        "prompt.partials",
         "prompt.system",
+        "prompt.system_file",
         "prompt.template",
+        "prompt.template_file",
+        "prompt.examples",
+        "prompt.examples.input",
+        "prompt.examples.output",
+        "prompt.examples_file",
+        "prompt.examples_column",
+        "prompt.clean.*.unicode",
+        "prompt.clean.*.control_characters",
+        "prompt.clean.*.white_space",
+        "prompt.clean.*.truncate_tokens",
+        "prompt.clean.*.marker",
         "prompt.images.column",
         "prompt.images.fetch",
         "prompt.images.detail",
