@@ -160,6 +160,25 @@ def export(dataset: str, to: Path, lineage: bool) -> None:
     export_command(dataset, to, lineage=lineage)
 
 
+@cli.command("import")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the declaration there, such as defs/reviews/defs.yaml; never over a file.",
+)
+@click.option("--name", metavar="NAME", help="What the dataset is called.  [default: by the file]")
+def import_ondine(config: Path, out: Path | None, name: str | None) -> None:
+    """Turn CONFIG, a configuration of Ondine (YAML or JSON), into a declaration.
+
+    Says of each line that could not be carried over why, and what to do. Runs nothing.
+    """
+    from ondine_dagster.cli.importing import import_command
+
+    import_command(config, out, name)
+
+
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one.  [default: 8765]")
 @click.option("--host", default="127.0.0.1", show_default=True)

@@ -1,0 +1,119 @@
+"""`ondine-dagster import`: a configuration of Ondine in, a defs.yaml out, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ondine_dagster.cli.console import messages, output
+from ondine_dagster.component.declarations import TYPE_NAME, absolute, load_declaration
+from ondine_dagster.component.declarations import project_root_of as root_of
+from ondine_dagster.component.from_ondine.converting import Converted, convert
+from ondine_dagster.errors import OndineError
+from ondine_dagster.storage.atomic import ensure_folder, write_atomically
+from ondine_dagster.wording import plural
+
+
+def import_command(config: Path, out: Path | None, name: str | None) -> None:
+    """Write the declaration to `out`, or to standard output; remarks go to standard error.
+
+    Raises:
+        OndineError: the configuration cannot be read or lacks what no dataset can be without,
+            `out` exists, or the name is none that a dataset may have.
+    """
+    if out is not None and out.exists():
+        raise OndineError(f"{out} exists. Name another file, or remove it.")
+    converted = convert(config, name or _name(config, out))
+    text = _text([_with_source(one, out) for one in converted], config)
+    console = messages()
+    if out is None:
+        output().print(text, end="", markup=False)
+    else:
+        ensure_folder(out.absolute().parent)
+        write_atomically(out.absolute(), text.encode())
+        called = converted[0].attributes["name"]
+        command = f"ondine-dagster plan {out if len(converted) == 1 else f'{out}#{called}'}"
+        console.print(
+            f"{plural(len(converted), 'dataset')} in {out}. Next: {command}", markup=False
+        )
+        _say_what_is_missing(out)
+    for one in converted:
+        for remark in one.remarks:
+            place = f"{one.path}:{remark.line}" if remark.line else str(one.path)
+            kind = "" if remark.carried else " is not carried over"
+            console.print(f"{place}: {remark.key}{kind}: {remark.text}.", markup=False)
+
+
+def _name(config: Path, out: Path | None) -> str:
+    """Return a name for the dataset: that of the folder of a defs.yaml, else of the file."""
+    of_folder = out is not None and out.stem == "defs"
+    text = absolute(out).parent.name if out is not None and of_folder else (out or config).stem
+    name = re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
+    return name if re.match("[a-z]", name) else f"dataset_{name}".rstrip("_")
+
+
+def _with_source(converted: Converted, out: Path | None) -> Mapping[str, Any]:
+    """Return the attributes with a source that is found from the new file too.
+
+    Ondine looks for it from the folder in which it is started, we beside the declaration and in
+    the project.
+    """
+    source = converted.attributes["source"]
+    path = source.get("path", "")
+    here = absolute(Path(path))
+    if out is None or not path or "{{" in path or Path(path).is_absolute() or not here.exists():
+        return converted.attributes
+    file = absolute(out)
+    if any((folder / path).exists() for folder in (file.parent, root_of(file))):
+        return converted.attributes
+    return {
+        **converted.attributes,
+        "source": {**source, "path": os.path.relpath(here, file.parent)},
+    }
+
+
+def _text(datasets: Sequence[Mapping[str, Any]], config: Path) -> str:
+    documents = [
+        yaml.dump(
+            {"type": TYPE_NAME, "attributes": dict(attributes)},
+            Dumper=_Dumper,
+            sort_keys=False,
+            allow_unicode=True,
+            width=100,
+        )
+        for attributes in datasets
+    ]
+    return f"# From {config.name}, a configuration of Ondine.\n" + "---\n".join(documents)
+
+
+def _say_what_is_missing(out: Path) -> None:
+    """Say what stands between the new declaration and a run: prices, variables, the table."""
+    from ondine_dagster.assets.pipeline import Pipeline
+
+    try:
+        for one in load_declaration(out):
+            pipeline = Pipeline(one.dataset, one.declared_in, one.project_root)
+            pipeline.check_price()
+            pipeline.check(pipeline.source_columns())
+    except OndineError as error:
+        messages().print(f"Still to do: {error}", style="yellow", markup=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as people do."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _long_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    style = "|" if "\n" in text and not re.search(r"[ \t]\n|[ \t]$|\r", text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _long_text)

@@ -1,0 +1,1 @@
+"""Ondine's configuration files turned into declarations: https://github.com/ptimizeroracle/ondine."""

@@ -1,0 +1,80 @@
+"""Ondine's compositions, several columns one after the other, as datasets that read one another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ondine_dagster.component.from_ondine.converting import Converted, convert_one
+from ondine_dagster.component.from_ondine.original import Original, read_original, with_variables
+from ondine_dagster.errors import OndineError
+
+_KINDS = {".xlsx": "excel", ".xls": "excel", ".parquet": "parquet"}
+
+
+def convert_composition(original: Original, path: Path, name: str) -> list[Converted]:
+    """Return one dataset per column, each of which reads the results of the one before.
+
+    So the last one has all columns, as Ondine's table has in the end.
+
+    Raises:
+        OndineError: a file is missing, or steps need one another.
+    """
+    table = with_variables(original.take("composition.input"))
+    steps = original.take("composition.pipelines", [])
+    if not table or not steps or not isinstance(steps, list):
+        raise OndineError(f"{path}: a composition needs `input` and `pipelines`.")
+    converted: list[Converted] = []
+    for step in _in_order(steps, path):
+        converted.append(_step(step, path, name, table, converted[-1] if converted else None))
+    if len(converted) > 1:
+        original.means(
+            "composition.pipelines",
+            "each dataset reads the results of the one before: a row that one rejects is not asked "
+            "by those after it",
+        )
+    for key in original.unknown():
+        original.left_out(key, "Ondine does not know this key either, and ignores it")
+    last = converted.pop()
+    remarks = (*original.remarks, *last.remarks) if last.path == path else last.remarks
+    own = Converted(last.attributes, last.path, remarks)
+    return [*converted, own]
+
+
+def _step(
+    step: Mapping[str, Any], path: Path, name: str, table: str, before: Converted | None
+) -> Converted:
+    config = Path(str(step["config"]))
+    file = next((one for one in (path.parent / config, config) if one.exists()), config)
+    original = read_original(file)
+    called = re.sub("[^a-z0-9]+", "_", str(step["column"]).lower()).strip("_")
+    if before is not None:
+        source: dict[str, Any] = {"dataset": before.attributes["name"]}
+    else:
+        source = {"path": table}
+    return convert_one(original, file, f"{name}_{called}", source)
+
+
+def _in_order(steps: Sequence[Any], path: Path) -> list[Mapping[str, Any]]:
+    """Return the steps so that each comes after those that it depends on."""
+    for number, step in enumerate(steps):
+        if not isinstance(step, Mapping) or not {"column", "config"} <= step.keys():
+            text = f"composition.pipelines[{number}] needs `column` and `config`"
+            raise OndineError(f"{path}: {text}.")
+    waiting = list(steps)
+    ordered: list[Mapping[str, Any]] = []
+    there: set[str] = set()
+    while waiting:
+        ready = [step for step in waiting if set(step.get("depends_on") or ()) <= there]
+        if not ready:
+            names = ", ".join(str(step["column"]) for step in waiting)
+            raise OndineError(
+                f"{path}: in composition.pipelines these depend on one another, or on columns that "
+                f"no step makes: {names}."
+            )
+        ordered.append(ready[0])
+        there.add(ready[0]["column"])
+        waiting.remove(ready[0])
+    return ordered

@@ -1,0 +1,178 @@
+"""An Ondine configuration as declarations of ours, with a remark on each key that was left out.
+
+Owns what comes last: what our declaration refuses is taken out again, with the reason it gives, so
+that what is written is always accepted.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ondine_dagster.component.from_ondine.model import llm_section
+from ondine_dagster.component.from_ondine.original import Original, Remark, read_original
+from ondine_dagster.component.from_ondine.sections import (
+    about,
+    batching_section,
+    export_section,
+    limits_section,
+    output_section,
+    prompt_section,
+    source_section,
+)
+from ondine_dagster.errors import OndineError
+from ondine_dagster.spec import Dataset, format_errors
+from ondine_dagster.spec.problems import Location, dotted
+
+_VARIABLE = re.compile(r"\{\{ env\('\w+'\) \}\}")
+_ROUNDS = 20
+# our settings whose origin in Ondine has another name, for remarks
+_ORIGINS = {
+    "source.csv": "dataset",
+    "source.sheet": "dataset.sheet_name",
+    "source.path": "dataset.source_path",
+    "prompt.template": "prompt.template",
+    "prompt.system": "prompt.system_message",
+    "prompt.examples": "prompt.few_shot_examples",
+    "prompt.clean": "processing.enable_preprocessing",
+    "output": "dataset.output_columns",
+    "batching": "prompt.batch_size",
+    "export": "output.destination_path",
+    "limits.requests_per_minute": "processing.rate_limit_rpm",
+    "limits.max_attempts": "processing.max_retries",
+    "limits.budgets": "processing.max_budget",
+    "limits": "processing",
+    "llm.name": "llm.model",
+    "llm.prices": "llm.input_cost_per_1k_tokens",
+    "llm.structured": "llm.instructor_mode",
+    "llm.seed": "llm.extra_params.seed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """One dataset: its attributes, and what is to be said of the configuration it came from."""
+
+    attributes: Mapping[str, Any]
+    path: Path
+    remarks: tuple[Remark, ...]
+
+
+def convert(path: Path, name: str) -> list[Converted]:
+    """Return the datasets that an Ondine file describes: one, or one per step of a composition.
+
+    Raises:
+        OndineError: the file cannot be read, or lacks what no dataset can be without.
+    """
+    original = read_original(path)
+    if original.has("composition"):
+        from ondine_dagster.component.from_ondine.composition import convert_composition
+
+        return convert_composition(original, path, name)
+    return [convert_one(original, path, name)]
+
+
+def convert_one(
+    original: Original, path: Path, name: str, source: Mapping[str, Any] | None = None
+) -> Converted:
+    """Return one configuration as a dataset; `source` goes before the one that it names."""
+    _current_names(original)
+    own_source = source_section(original, name)
+    output = output_section(original)
+    built: dict[str, Any] = {
+        "name": name,
+        **about(original),
+        "source": dict(source or own_source),
+        "prompt": prompt_section(original),
+        "llm": llm_section(original, with_fields="fields" in output),
+        "output": output,
+        "batching": batching_section(original),
+        "limits": limits_section(original),
+        "export": export_section(original),
+    }
+    attributes = {key: value for key, value in built.items() if value not in ({}, None)}
+    _take_out_what_is_refused(attributes, original, path)
+    for key in original.unknown():
+        original.left_out(key, "Ondine does not know this key either, and ignores it")
+    ordered = sorted(original.remarks, key=lambda one: (one.line or 0, one.key))
+    return Converted(attributes, path, tuple(ordered))
+
+
+def _current_names(original: Original) -> None:
+    """Rename what Ondine's loader renames: `data` with a section `source`."""
+    values = original.values
+    data = values.get("data")
+    if not isinstance(data, Mapping) or not isinstance(values, dict):
+        return
+    dataset = dict(data)
+    declared = dataset.pop("source", None)
+    if isinstance(declared, Mapping):
+        dataset |= {f"source_{key}": declared[key] for key in ("type", "path") if key in declared}
+    original.values = {**{k: v for k, v in values.items() if k != "data"}, "dataset": dataset}
+
+
+def _take_out_what_is_refused(attributes: dict[str, Any], original: Original, path: Path) -> None:
+    for _ in range(_ROUNDS):
+        try:
+            Dataset.model_validate(_stand_ins(attributes))
+            return
+        except ValidationError as error:
+            problems = format_errors(error)
+        for problem in problems:
+            location = problem.location
+            origin = _origin(original, location)
+            if not _remove(attributes, location):
+                line = original.line(origin)
+                place = f"{path}:{line}" if line else str(path)
+                raise OndineError(f"{place}: {origin}: {problem.message}")
+            original.left_out(origin, problem.message)
+    raise OndineError(f"{path} could not be turned into a declaration.")
+
+
+def _remove(attributes: dict[str, Any], location: Location) -> bool:
+    """Take the setting out of its section; return whether that could help."""
+    section: Any = attributes
+    for step in location[:-1]:
+        inside = isinstance(section, dict) and step in section
+        inside = inside or (isinstance(section, list) and isinstance(step, int))
+        if not inside:
+            return False
+        section = section[step]
+    if not isinstance(section, dict) or location[-1] not in section:
+        return _remove(attributes, location[:-1]) if len(location) > 1 else False
+    del section[location[-1]]
+    return True
+
+
+def _origin(original: Original, location: Location) -> str:
+    """Return the key of Ondine that a setting of ours came from."""
+    ours = [dotted(location[:end]) for end in range(len(location), 0, -1)]
+    for name in ours:
+        if name in _ORIGINS:
+            return _ORIGINS[name]
+        for section in ("llm", "processing", "dataset"):
+            key = f"{section}.{name.rpartition('.')[2]}"
+            if original.has(key):
+                return key
+    return ours[0]
+
+
+def _stand_ins(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes with values in the place of environment variables."""
+    found = copy.deepcopy(dict(attributes))
+    for section, key, whole in (
+        ("source", "path", "example.csv"),
+        ("llm", "base_url", "https://llm.example.com"),
+        ("llm", "name", "example"),
+    ):
+        text = found.get(section, {}).get(key)
+        if isinstance(text, str) and _VARIABLE.search(text):
+            alone = _VARIABLE.fullmatch(text) or (key == "base_url" and text.startswith("{"))
+            found[section][key] = whole if alone else _VARIABLE.sub("example", text)
+    return found
