@@ -19,6 +19,7 @@ SLOW = {
         "budgets",
         "checks",
         "images",
+        "ondine-users",
         "partitions",
         "plan",
         "providers",
