@@ -8,26 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Never
 
 from pydantic_core import from_json
 
-from ondine_dagster.llm.packing import ItemProblem, Split, shared_ends, user_message
+from ondine_dagster.llm.pack_words import INTRODUCTION, free_name, question
+from ondine_dagster.llm.packing import Outcomes, Split, shared_ends, user_message
 from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.reply_json import without_surrogates
 from ondine_dagster.llm.structured import compact_json
 
 _ANSWERS, _ANSWER, _TEXT = "answers", "answer", "text"
-_INTRODUCTION = (
-    "You get several items at once, as a JSON array of objects with the code of an item "
-    "(`{code}`) and its text (`text`). Answer each item by itself, as if you had been asked about "
-    "it alone: nothing in one item says anything about another."
-)
-_QUESTION = (
-    "\nThis is what is asked about each item, where {hole} stands for its `text`:\n"
-    "{head}{hole}{tail}"
-)
 _ORDER = (
     '\nAnswer with a JSON object {{"answers": [...]}}, with one object for each item, in the order '
     "of the items: first `{code}`, the item's code copied letter by letter, then its answer "
@@ -45,7 +37,7 @@ class JsonPacking:
         self._ends = ends
         fields = (schema or {}).get("properties")
         self._nested = not fields  # the answer is plain text, or JSON without fields of its own
-        self._code = _free_name(fields or {})
+        self._code = free_name(fields or {})
         required = [_ANSWER] if self._nested else (schema or {}).get("required", ())
         self._required = frozenset(required)
         self._plain = schema is None
@@ -61,37 +53,18 @@ class JsonPacking:
             for code, text in items
         ]
         where = f"in `{_ANSWER}`" if self._nested else "in the fields of the schema"
-        said = _INTRODUCTION.format(code=self._code)
-        if head or tail:
-            said += _QUESTION.format(head=head, tail=tail, hole=_hole(head + tail))
+        said = INTRODUCTION.format(kind="a JSON array of objects", code=self._code)
+        said += question(head, tail)
         said += _ORDER.format(code=self._code, where=where)
         return user_message(prefix, said + compact_json(listed) + _COUNT.format(count=len(listed)))
 
     def split(self, text: str, codes: Sequence[str], *, cut: bool) -> Split:
         """Return the answer of each row; `cut`: the text ended at the ceiling. Never raises."""
-        asked = frozenset(codes)
-        answers: dict[str, str] = {}
-        problems: dict[str, ItemProblem] = {}
-        unknown = 0
+        outcomes = Outcomes(codes, cut=cut)
         for code, item in self._items(text):
-            if code is None:
-                continue
-            if code not in asked:
-                unknown += 1
-            elif code in answers or code in problems:
-                answers.pop(code, None)
-                problems[code] = ItemProblem.REPEATED
-            elif item is None and cut:
-                problems[code] = ItemProblem.CUT_OFF
-            elif (answer := self._answer(item)) is None:
-                problems[code] = ItemProblem.MALFORMED
-            else:
-                answers[code] = answer
-        missing = ItemProblem.UNKNOWN_CODE if unknown else ItemProblem.MISSING
-        for code in codes:
-            if code not in answers:
-                problems.setdefault(code, ItemProblem.CUT_OFF if cut else missing)
-        return Split(answers, problems, unknown)
+            if code is not None:
+                outcomes.add(code, self._answer(item), broken=item is None)
+        return outcomes.split()
 
     def _items(self, text: str) -> Iterator[tuple[str | None, Any]]:
         """Yield the code and the rest of each item; None for the rest of one that is broken."""
@@ -191,21 +164,6 @@ def _storable(answer: Any) -> str:
     except UnicodeEncodeError:
         return json.dumps(answer, separators=(",", ":"))
     return text
-
-
-def _free_name(taken: Collection[str]) -> str:
-    name = "id"
-    while name in taken:
-        name = f"row_{name}"
-    return name
-
-
-def _hole(text: str) -> str:
-    """Return what stands for an item's text in a text that does not hold it."""
-    hole = "<text>"
-    while hole in text:
-        hole = f"<{hole}>"
-    return hole
 
 
 def _refuse_constant(name: str) -> Never:

@@ -44,6 +44,43 @@ class Split:
     unknown: int = 0
 
 
+class Outcomes:
+    """Collects what an answer holds under which code; the same rules for every format."""
+
+    def __init__(self, codes: Sequence[str], *, cut: bool) -> None:
+        """`cut`: the answer ended at its ceiling."""
+        self._codes = dict.fromkeys(codes)
+        self._cut = cut
+        self._answers: dict[str, str] = {}
+        self._problems: dict[str, ItemProblem] = {}
+        self._unknown = 0
+
+    def asks(self, code: str) -> bool:
+        """Return whether the code is one that was given."""
+        return code in self._codes
+
+    def add(self, code: str, answer: str | None, *, broken: bool) -> None:
+        """Take an item in: its row's answer, or none; `broken`: it could not be read."""
+        if code not in self._codes:
+            self._unknown += 1
+        elif code in self._answers or code in self._problems:
+            self._answers.pop(code, None)
+            self._problems[code] = ItemProblem.REPEATED
+        elif answer is not None:
+            self._answers[code] = answer
+        else:
+            lost = self._cut and broken
+            self._problems[code] = ItemProblem.CUT_OFF if lost else ItemProblem.MALFORMED
+
+    def split(self) -> Split:
+        """Return what became of each row, those without an item among them."""
+        missing = ItemProblem.UNKNOWN_CODE if self._unknown else ItemProblem.MISSING
+        for code in self._codes:
+            if code not in self._answers:
+                self._problems.setdefault(code, ItemProblem.CUT_OFF if self._cut else missing)
+        return Split(self._answers, self._problems, self._unknown)
+
+
 class Packing(Protocol):
     """A format of packs: how several rows are asked in one message, and their answers told apart.
 

@@ -16,8 +16,11 @@ from ondine_dagster.spec.providers import PROVIDERS
 from ondine_dagster.wording import listed
 
 _Make = Callable[[Llm, Schema | None], Provider]
-PackKind = Literal["json"]
-_PACKINGS: Mapping[PackKind, str] = {"json": "ondine_dagster.llm.pack_json:JsonPacking"}
+PackKind = Literal["json", "csv"]
+_PACKINGS: Mapping[PackKind, str] = {
+    "json": "ondine_dagster.llm.pack_json:JsonPacking",
+    "csv": "ondine_dagster.llm.pack_csv:CsvPacking",
+}
 _MEMBERS = tuple(name for name in vars(Provider) if not name.startswith("_"))
 
 
@@ -41,7 +44,7 @@ def build_packing(
 
     `schema` is the wire schema of one row's answer, None for plain text; `ends` is the text that
     the user messages of all rows begin and end with. A provider for packs is built with the
-    packing's own schema.
+    packing's own schema. Raises OndineError for a schema that the kind has no form for.
     """
     module, _, name = _PACKINGS[kind].partition(":")
     make: Callable[[Schema | None, tuple[str, str]], Packing] = getattr(import_module(module), name)

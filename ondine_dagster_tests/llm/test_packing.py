@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.attachments import Attachment
 from ondine_dagster.llm.packing import ItemProblem, new_codes, packable
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.registry import build_packing
-from ondine_dagster.llm.structured import AnswerReader, wire_schema
+from ondine_dagster.llm.structured import AnswerReader, Rejection, wire_schema
 from ondine_dagster.spec import Output
 
 OUTPUT = Output.model_validate(
@@ -187,3 +188,84 @@ def test_damage_costs_only_the_rows_that_it_touches(
     assert sorted(found.answers) == answered.split()
     assert found.problems == problems
     assert found.unknown == unknown
+
+
+# CSV
+
+CSV = build_packing("csv", wire_schema(OUTPUT.fields))
+TABLE = 'id,label,note\nabc,good,\ndef,bad,"a, ""b""\nc"\nghj,good,x\n'
+
+
+def test_a_table_is_asked_for_and_given() -> None:
+    packing = build_packing("csv", wire_schema(OUTPUT.fields), ("Review: ", ""))
+    items = [("abc", 'Review: "très" bon'), ("def", "Review: two\nlines, 日本")]
+    text = said(packing.compose("[", items))
+    assert text.endswith('id,text\nabc,"""très"" bon"\ndef,"two\nlines, 日本"\n')
+    assert "\nid,label,note\n" in text and "Review: <text>" in text
+    found = CSV.split(TABLE, CODES, cut=False)
+    assert found.answers == {
+        "abc": '{"label":"good","note":null}',
+        "def": '{"label":"bad","note":"a, \\"b\\"\\nc"}',
+        "ghj": '{"label":"good","note":"x"}',
+    }
+
+
+def test_cells_become_values_of_the_type_of_their_field() -> None:
+    kinds = {"text": "string", "whole": "integer", "part": "number", "flag": "boolean"}
+    fields = {name: {"type": kind, "required": kind == "string"} for name, kind in kinds.items()}
+    output = Output.model_validate({"fields": fields})
+    packing = build_packing("csv", wire_schema(output.fields))
+
+    def read(line: str) -> Any:
+        split = packing.split(f"{line}\n", ["abc"], cut=False)
+        return AnswerReader(output).read(split.answers["abc"])
+
+    assert read("abc,7,7,1e2,True") == {"text": "7", "whole": 7, "part": 100.0, "flag": True}
+    assert read("abc,, ,,") == {"text": "", "whole": None, "part": None, "flag": None}
+    for wrong in ("abc,7,7.5,1,true", "abc,7,7,1,yes", "abc,7,0x7,1,true", "abc,7,7,NaN,true"):
+        assert isinstance(read(wrong), Rejection)
+
+
+@pytest.mark.parametrize(
+    ("text", "cut", "answered", "problems", "unknown"),
+    [
+        (TABLE, False, "abc def ghj", {}, 0),
+        (TABLE.rstrip(), False, "abc def ghj", {}, 0),
+        (TABLE.replace("\n", "\r\n"), False, "abc def ghj", {}, 0),
+        (TABLE.removeprefix("id,label,note\n"), False, "abc def ghj", {}, 0),
+        (f"```csv\n{TABLE}```", False, "abc def ghj", {}, 0),
+        (f"Here, as you wish:\n\n{TABLE}\nAnything, else, or not?", False, "abc def ghj", {}, 1),
+        (TABLE.rstrip(), True, "abc def", {"ghj": "cut_off"}, 0),
+        (TABLE, True, "abc def ghj", {}, 0),
+        (TABLE[:-14], True, "abc", {"def": "cut_off", "ghj": "cut_off"}, 0),
+        (TABLE[:-13], False, "abc", {"def": "malformed", "ghj": "missing"}, 0),
+        (TABLE.replace('c"', "c"), False, "abc ghj", {"def": "malformed"}, 0),
+        (TABLE.replace("abc,good,", "abc,good"), False, "def ghj", {"abc": "malformed"}, 0),
+        (TABLE + "abc,bad,\n", False, "def ghj", {"abc": "repeated"}, 0),
+        (TABLE.replace("abc", "xyz"), False, "def ghj", {"abc": "unknown_code"}, 1),
+        (TABLE.replace("ghj", "3"), False, "abc def", {"ghj": "unknown_code"}, 1),
+        ("", False, "", dict.fromkeys(CODES, "missing"), 0),
+    ],
+)
+def test_damage_in_a_table_costs_only_the_rows_that_it_touches(
+    text: str, cut: bool, answered: str, problems: dict[str, str], unknown: int
+) -> None:
+    found = CSV.split(text, CODES, cut=cut)
+    assert (sorted(found.answers), found.problems) == (answered.split(), problems)
+    assert found.unknown == unknown
+
+
+def test_columns_in_another_order_are_read_by_their_names() -> None:
+    found = CSV.split("id,note,label\nabc,x,good\n", ["abc"], cut=False)
+    assert found.answers == {"abc": '{"label":"good","note":"x"}'}
+
+
+def test_a_table_of_plain_answers() -> None:
+    found = build_packing("csv", None).split("id,answer\nabc,Hello\ndef,\n", CODES, cut=False)
+    assert found.answers == {"abc": "Hello"} and found.problems["def"] == "malformed"
+
+
+def test_csv_takes_single_values_only() -> None:
+    schema = {"type": "object", "properties": {"tags": {"type": "array"}}}
+    with pytest.raises(OndineError, match="and the field tags is no single value"):
+        build_packing("csv", schema)

@@ -1,0 +1,158 @@
+"""Packs as CSV: a line per row in the request and in the answer, for plain columns. Pure.
+
+Costs fewer tokens than JSON, as no name is repeated for each row, and gives up what constrains an
+answer: the model is told of the fields in words only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ondine_dagster.errors import OndineError
+from ondine_dagster.llm.pack_words import INTRODUCTION, free_name, question
+from ondine_dagster.llm.packing import Outcomes, Split, shared_ends, user_message
+from ondine_dagster.llm.provider import Schema
+from ondine_dagster.llm.structured import compact_json
+
+_PLAIN_KINDS = frozenset({"string", "integer", "number", "boolean"})
+_ANSWER = "answer"
+_ORDER = (
+    "\nAnswer with CSV and nothing else. Its first line is:\n{header}\n"
+    "Then comes one line for each item, in the order of the items: first `{code}`, the item's code "
+    "copied letter by letter, then the answer. Leave no item out, and answer none twice. Where a "
+    'value has a comma, a line break or a quote in it, stand quotes (") round it, and each quote '
+    "within is doubled. No value (null) is empty. The answer to an item is valid against this JSON "
+    "schema:\n{schema}\nThe {count} items, as CSV too:\n"
+)
+# the start of a line that may be an item
+_LINE = re.compile(r'^"?([a-z]+)"?,', re.MULTILINE)
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d{1,300})?([eE][+-]?\d{1,3})?")
+
+
+class CsvPacking:
+    """Packs whose rows and answers are lines of CSV, which begin with the row's code."""
+
+    schema = None
+
+    def __init__(self, schema: Schema | None, ends: tuple[str, str] = ("", "")) -> None:
+        """`schema` is the wire schema of one row's answer, None for plain text; `ends` the text
+        that the user messages of all rows begin and end with.
+
+        Raises OndineError for fields that are no single values.
+        """
+        self._ends = ends
+        self._plain = schema is None
+        wanted: Schema = schema or {"type": "object", "properties": {_ANSWER: {"type": "string"}}}
+        self._kinds = {name: _kind(name, part) for name, part in wanted["properties"].items()}
+        self._nullable = {name for name, part in wanted["properties"].items() if _nullable(part)}
+        self._code = free_name(self._kinds)
+        self._header = _line([self._code, *self._kinds])
+        # in this order, by which a reader knows the line
+        first = {"type": "object", "properties": wanted["properties"]}
+        self._wanted = compact_json({**first, **wanted})
+
+    def compose(self, prefix: str, items: Sequence[tuple[str, str]]) -> str:
+        """Return the messages of a pack as canonical JSON, what its rows share said once."""
+        head, tail = shared_ends(self._ends, [text for _, text in items])
+        said = INTRODUCTION.format(kind="a table in CSV", code=self._code)
+        said += question(head, tail)
+        said += _ORDER.format(
+            header=self._header, code=self._code, schema=self._wanted, count=len(items)
+        )
+        table = io.StringIO(newline="")
+        lines = csv.writer(table, lineterminator="\n")
+        lines.writerow((self._code, "text"))
+        lines.writerows((code, text[len(head) : len(text) - len(tail)]) for code, text in items)
+        return user_message(prefix, said + table.getvalue())
+
+    def split(self, text: str, codes: Sequence[str], *, cut: bool) -> Split:
+        """Return the answer of each row; `cut`: the text ended at the ceiling. Never raises."""
+        outcomes = Outcomes(codes, cut=cut)
+        text = text.rpartition("</think>")[2]  # thoughts may try answers out
+        starts = [one for one in _LINE.finditer(text) if outcomes.asks(one[1])]
+        bounds = [*(one.start() for one in starts), len(text)]
+        order, others = self._order(text[: bounds[0]])
+        # a line that ends with the text may have lost its end, and look whole
+        cut = (cut or len(starts) < len(codes)) and not text.endswith("\n")
+        for start, end in zip(starts, bounds[1:], strict=True):
+            rows = _rows(text[start.start() : end])
+            if cut and end == len(text) and rows and len(rows) == 1:
+                rows = None
+            outcomes.add(start[1], self._answer(order, rows[0]) if rows else None, broken=not rows)
+            others += (rows or ())[1:]
+        for row in others:
+            if len(row) == len(order) + 1:  # and no prose
+                outcomes.add(row[0], None, broken=True)
+        return outcomes.split()
+
+    def _order(self, before: str) -> tuple[Sequence[str], list[list[str]]]:
+        """Return the columns in the order of the header, and the lines that are none."""
+        others = _rows(before) or []
+        order = [*self._kinds]
+        for at, row in enumerate(others):
+            names = [name.strip() for name in row]
+            if names[:1] == [self._code] and sorted(names[1:]) == sorted(order):
+                order = names[1:]
+                del others[: at + 1]
+                break
+        return order, others
+
+    def _answer(self, order: Sequence[str], row: Sequence[str]) -> str | None:
+        """Return what a request for the row alone would have brought; None for another shape."""
+        if len(row) != len(order) + 1:
+            return None
+        if self._plain:
+            return row[1] if row[1].strip() else None
+        cells = dict(zip(order, row[1:], strict=True))
+        values = [f"{compact_json(name)}:{self._json(name, cells[name])}" for name in self._kinds]
+        return None if any(value.endswith(":") for value in values) else f"{{{','.join(values)}}}"
+
+    def _json(self, name: str, cell: str) -> str:
+        """Return a cell as JSON, nothing where there is none to return."""
+        kind, bare = self._kinds[name], cell.strip()
+        if not bare and name in self._nullable:
+            return "null"
+        if kind == "string":
+            return compact_json(cell)
+        if not bare:
+            return ""
+        if kind == "boolean":
+            return bare.lower() if bare.lower() in ("true", "false") else compact_json(cell)
+        return bare if _NUMBER.fullmatch(bare) else compact_json(cell)
+
+
+def _rows(text: str) -> list[list[str]] | None:
+    """Return the lines of a text that is CSV; None where its quotes are wrong."""
+    try:
+        return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except csv.Error:
+        return None
+
+
+def _line(cells: Sequence[str]) -> str:
+    written = io.StringIO(newline="")
+    csv.writer(written, lineterminator="").writerow(cells)
+    return written.getvalue()
+
+
+def _types(schema: Schema) -> Iterator[Any]:
+    kind = schema.get("type")
+    yield from kind if isinstance(kind, list) else [kind]
+
+
+def _kind(name: str, schema: Schema) -> str:
+    kind = next((one for one in _types(schema) if one != "null"), None)
+    if kind not in _PLAIN_KINDS:
+        raise OndineError(
+            f"batching.format is csv, and the field {name} is no single value: it takes fields of "
+            "type string, integer, number and boolean. Leave batching.format out"
+        )
+    return str(kind)
+
+
+def _nullable(schema: Schema) -> bool:
+    return "null" in _types(schema)
