@@ -1,8 +1,9 @@
-"""Asks one question: permit, rate slot, reserve, send, settle; again where that may help.
+"""Asks a pack of questions: permit, rate slot, reserve, send, settle; again where that may help.
 
 Owns the order of steps that keeps the money right. Nothing is sent before its reservation is
 durable, nothing is handed on before its settlement is. A permit is held from before the rate slot
-until after the settlement, and never while backing off or waiting for money.
+until after the settlement, and never while backing off or waiting for money. Most packs are one
+question; several go the same way together, and only what a single one brings is told apart.
 """
 
 from __future__ import annotations
@@ -13,32 +14,19 @@ from dataclasses import replace
 from enum import Enum
 
 from ondine_dagster.engine.budget_queue import BudgetQueue
-from ondine_dagster.engine.contents import Contents
-from ondine_dagster.engine.in_process import InProcessTransport
-from ondine_dagster.engine.job import Job, longer_or_cut
+from ondine_dagster.engine.job import Pack, longer_or_cut
 from ondine_dagster.engine.keys import ApiKey, KeyRing, benches
 from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.refusals import Refusals
-from ondine_dagster.engine.retry import (
-    LONGEST_RETRY_AFTER_SECONDS,
-    deferred,
-    may_repeat,
-    renews_later,
-    retrying,
-)
+from ondine_dagster.engine.request import Request, Requests
+from ondine_dagster.engine.retry import deferred, may_repeat, retrying
 from ondine_dagster.engine.rows import Outcome, RowOutcome, failed, stored
-from ondine_dagster.engine.settlements import (
-    answered,
-    held,
-    settlement_of_answer,
-    settlement_of_failure,
-)
-from ondine_dagster.engine.stop import StopSign, bound_violated, budget_used_up
-from ondine_dagster.engine.token_weight import TokenWeight
+from ondine_dagster.engine.sending import Sender
+from ondine_dagster.engine.settlements import held
+from ondine_dagster.engine.stop import StopSign, budget_used_up
 from ondine_dagster.engine.traffic import Traffic
-from ondine_dagster.engine.transport import Reply, Transport
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import (
     Ask,
@@ -49,22 +37,22 @@ from ondine_dagster.ledger.records import (
     Settlement,
 )
 from ondine_dagster.llm.context import too_long
-from ondine_dagster.llm.errors import STOPS, ErrorClass, ErrorCode, Failure
-from ondine_dagster.llm.provider import Completion, Provider
-from ondine_dagster.llm.rate_headers import used_up_for
+from ondine_dagster.llm.errors import STOPS, ErrorClass, ErrorCode, Evidence, Failure
+from ondine_dagster.llm.provider import Provider
 
 # a reservation that took longer is given back unsent: it may have been reaped meanwhile
 _SEND_WITHIN_SECONDS = 10.0
 
 
 class _Again(Enum):
-    """Why a question is tried once more without counting it as an attempt that failed."""
+    """Why a pack is tried once more without counting it as an attempt that failed."""
 
     NO_ROOM = "wait for money"
     AT_ONCE = "another key, a reservation that came too late, a provider that is out since"
 
 
-_Result = RowOutcome | Failure | None
+# None: nothing is left to be asked, or repeated, of the pack
+_Result = Failure | None
 
 
 class Asker:
@@ -73,23 +61,23 @@ class Asker:
     def __init__(
         self,
         ledger: LedgerClient,
+        sender: Sender,
         provider: Provider,
-        transport: Transport | InProcessTransport,
         context: RequestContext,
         *,
         traffic: Traffic,
         pacer: Pacer,
         keys: KeyRing,
         budget: BudgetQueue,
-        contents: Contents,
+        requests: Requests,
         max_attempts: int,
         stop: StopSign,
         progress: Progress,
     ) -> None:
         """`max_attempts` bounds the requests per question of this run."""
         self._ledger = ledger
+        self._sender = sender
         self._provider = provider
-        self._transport = transport
         self._context = context
         self._raised = (
             replace(context, ceiling=provider.raised_ceiling) if provider.raised_ceiling else None
@@ -98,12 +86,10 @@ class Asker:
         self._pacer = pacer
         self._keys = keys
         self._budget = budget
-        self._contents = contents
+        self._requests = requests
         self._max_attempts = max_attempts
         self._stop = stop
         self._progress = progress
-        self._weight = TokenWeight(provider.ceiling)
-        self._counts_tokens = any(limit.unit == "tokens" for limit in context.limits)
         # says whether rows wait that were never asked; they try a provider that is out
         self.others_wait: Callable[[], bool] = lambda: False
         # hears of each question whose first request has failed, or that another run is asking
@@ -114,41 +100,61 @@ class Asker:
         # requests that are reserved and whose end is not in the ledger yet
         self.in_flight: set[bytes] = set()
 
-    async def ask(self, job: Job) -> RowOutcome | None:
-        """Return the end of the row, or None: look again later, others are asked first."""
+    async def ask(self, pack: Pack) -> None:
+        """Ask the questions of `pack`, which says what became of each: none is left in its jobs."""
         if self.context_window is not None:
-            model, messages = self._provider.model, job.question.messages
-            if (failure := too_long(messages, self.context_window, model)) is not None:
-                return failed(Outcome.ERROR, failure)
-        outcome = await self._ask_and_repeat(job)
-        if self._raised is None or job.raised or outcome is None:
-            return outcome and job.charged(outcome)
-        if outcome.code is ErrorCode.TRUNCATED:
+            self._refuse_too_long(pack, self.context_window)
+        await self._ask_and_repeat(pack)
+        if self._raised is not None:
+            await self._raise_ceiling(pack)
+        pack.ended = [(job, job.charged(outcome)) for job, outcome in pack.ended]
+
+    def _refuse_too_long(self, pack: Pack, window: int) -> None:
+        for job in tuple(pack.jobs):
+            failure = too_long(job.question.messages, window, self._provider.model)
+            if failure is not None:
+                pack.end(job, failed(Outcome.ERROR, failure))
+
+    async def _raise_ceiling(self, pack: Pack) -> None:
+        """Ask questions whose answers were cut off once more, under the raised ceiling."""
+        for index, (job, cut) in reversed(list(enumerate(pack.ended))):
+            if cut.code is not ErrorCode.TRUNCATED or job.raised:
+                continue
             job.raised = True
-            outcome = longer_or_cut(outcome, await self._ask_and_repeat(job))
-        return outcome and job.charged(outcome)
+            alone = Pack([job])
+            await self._ask_and_repeat(alone)
+            if alone.ended:
+                pack.ended[index] = job, longer_or_cut(cut, alone.ended[0][1])
+            else:
+                del pack.ended[index]
+                pack.taken.append(job)
 
-    async def _ask_and_repeat(self, job: Job) -> RowOutcome | None:
-        result = await self._attempt(job)
+    async def _ask_and_repeat(self, pack: Pack) -> None:
+        result = await self._attempt(pack)
         if may_repeat(result):
-            self.delayed()
-            result = await self._repeat(job, result)
-        return self._give_up(job, result) if isinstance(result, Failure) else result
+            for _ in pack.jobs:
+                self.delayed()
+            result = await self._repeat(pack, result)
+        if result is not None:
+            self._give_up(pack, result)
 
-    async def _repeat(self, job: Job, first: _Result) -> _Result:
+    async def _repeat(self, pack: Pack, first: _Result) -> _Result:
         """Ask again with pauses. A row that never failed does without the loop's CPU."""
         known = [first]
 
         async def attempt() -> _Result:
-            return known.pop() if known else await self._attempt(job)
+            return known.pop() if known else await self._attempt(pack)
 
-        retry = retrying(lambda: self._used_up(job), self._stop.sleep)
+        retry = retrying(lambda: self._used_up(pack), self._stop.sleep)
         result: _Result = await retry(attempt)
         return result
 
-    def _used_up(self, job: Job) -> bool:
-        # a raised ceiling is one more
-        return job.attempts - job.probes >= self._max_attempts + job.raised
+    def _used_up(self, pack: Pack) -> bool:
+        # a raised ceiling is one more, and so is each repair
+        return any(
+            job.attempts - job.probes - job.repairs >= self._max_attempts + job.raised
+            for job in pack.jobs
+        )
 
     def not_attempted(self) -> RowOutcome:
         """Return the end of a row that the run stopped before."""
@@ -157,18 +163,21 @@ class Asker:
         code = reason.code if reason.code in STOPS else ErrorCode.STOPPED
         return replace(failed(Outcome.NOT_ATTEMPTED, reason), code=code)
 
-    async def _attempt(self, job: Job) -> _Result:
+    async def _attempt(self, pack: Pack) -> _Result:
         """Try once, as often as it takes to get a permit, money and a key that works."""
         waited = bool(self._budget)
-        if waited:
+        if waited and pack.jobs:
             await self._budget.wait(again=False)
-        while True:
-            if job.unknown_cost and self._traffic.is_out and self.others_wait():
-                return None  # one more outcome that nobody knows might end it
+        while pack.jobs:
+            unknown = any(job.unknown_cost for job in pack.jobs)
+            if unknown and self._traffic.is_out and self.others_wait():
+                pack.leave()  # one more outcome that nobody knows might end it
+                return None
             if self._stop.is_set() or not await self._traffic.enter():
-                return self.not_attempted()
+                pack.end_all(self.not_attempted())
+                return None
             try:
-                result = await self._with_permit(job)
+                result = await self._with_permit(pack)
             finally:
                 self._traffic.leave()
             if result is _Again.NO_ROOM:
@@ -178,37 +187,46 @@ class Asker:
                 if waited:
                     self._budget.found_room()
                 return result
+        return None
 
-    async def _with_permit(self, job: Job) -> _Result | _Again:
+    async def _with_permit(self, pack: Pack) -> _Result | _Again:
         key = self._keys.take()
         if key is None:  # the last one was set aside, and the run is stopping
-            return self.not_attempted()
-        context = self._raised if job.raised and self._raised else self._context
-        body = await self._contents.body(job.question.messages, context.ceiling)
-        if isinstance(body, Failure):  # not the row's fault: the next run renders it anew
-            return failed(Outcome.NOT_ATTEMPTED, body)
-        weight, trying = self._weight.of(body.weight), self._traffic.is_out
+            pack.end_all(self.not_attempted())
+            return None
+        context = (self._raised if pack.jobs[0].raised else None) or self._context
+        request = await self._requests.of(pack.jobs, context.ceiling)
+        if isinstance(request, Failure):  # not the row's fault: the next run renders it anew
+            pack.end_all(failed(Outcome.NOT_ATTEMPTED, request))
+            return None
+        count, trying = len(pack.jobs), self._traffic.is_out
+        weight = self._sender.weight.of(request.body.weight, count)
         if (capped := await self._pacer.slot(weight)) is not None:
             self._stop.set(capped)
-            return self.not_attempted()
-        if self._too_late():
-            return self.not_attempted()
+        if capped is not None or self._too_late():
+            pack.end_all(self.not_attempted())
+            return None
         if self._traffic.is_out and not trying:  # since the permit was given
             self._pacer.give_back(weight)
             return _Again.AT_ONCE
-        reservation = self._reservation(job, context, body.weight, key)
+        reservation = self._reservation(pack, context, request, key)
         asked = time.monotonic()
         decision = await self._ledger.reserve(reservation)
+        self._drop(pack, decision)
         if not decision.go:
             self._pacer.give_back(weight)
-            return self._not_going(job, decision)
+            return self._not_going(pack, decision)
         self.in_flight.add(reservation.attempt)
-        if self._too_late() or time.monotonic() - asked > _SEND_WITHIN_SECONDS:
+        if len(pack.jobs) < count:
+            request = await self._requests.of(pack.jobs, context.ceiling)
+            reservation = replace(reservation, asks=_asks(pack))
+        too_late = self._too_late() or time.monotonic() - asked > _SEND_WITHIN_SECONDS
+        if too_late or isinstance(request, Failure) or request.worst > reservation.reserved:
             self._pacer.give_back(weight)
             await self._ledger.settle(Settlement(reservation.attempt, "released", cost=0))
             result: _Result | _Again = _Again.AT_ONCE
         else:
-            result = await self._send(job, reservation, body.data, key, weight)
+            result = await self._send(pack, reservation, request, key, weight)
         # not where that raised: whatever became of the request, it must not stay open
         self.in_flight.discard(reservation.attempt)
         return result
@@ -218,115 +236,62 @@ class Asker:
         return self._stop.is_set() and not self._pacer.ended_the_day
 
     def _reservation(
-        self, job: Job, context: RequestContext, request_bytes: int, key: ApiKey
+        self, pack: Pack, context: RequestContext, request: Request, key: ApiKey
     ) -> Reservation:
-        provider, question = self._provider, job.question
-        bound = provider.prompt_tokens_bound(question.messages)
+        first = pack.jobs[0]
         return Reservation(
             attempt=new_id(),
             context=context,
-            asks=(Ask(question.answer_key, question.row_key, question.instead_of),),
-            kind="retry" if question.instead_of else "first",
-            reserved=provider.worst_case(bound, context.ceiling),
-            reserved_tokens=bound + context.ceiling,
-            request_bytes=request_bytes,
-            partition=job.partition,
+            asks=_asks(pack),
+            kind="retry" if first.question.instead_of else pack.kind,
+            reserved=request.worst,
+            reserved_tokens=request.tokens,
+            request_bytes=request.body.weight,
+            partition=first.partition,
             key_fp=key.fingerprint,
-            number=job.attempts + 1,
+            number=max(job.attempts for job in pack.jobs) + 1,
         )
 
-    def _not_going(self, job: Job, decision: Decision) -> _Result | _Again:
-        key = job.question.answer_key
-        if key in decision.hits:
-            return stored(decision.hits[key])
-        if key in decision.held:
-            return held(decision.held[key])
-        if decision.wait:
+    def _drop(self, pack: Pack, decision: Decision) -> None:
+        """Take those out of `pack` that need no request, or must not have one now."""
+        for job in tuple(pack.jobs):
+            key = job.question.answer_key
+            if key in decision.hits:
+                pack.end(job, stored(decision.hits[key]))
+            elif key in decision.held:
+                pack.end(job, held(decision.held[key]))
+            elif key in decision.taken:
+                self.delayed()
+                pack.leave(job)
+
+    def _not_going(self, pack: Pack, decision: Decision) -> _Result | _Again:
+        if pack.jobs and decision.wait:
             return _Again.NO_ROOM
-        if decision.broke is not None:
-            return self._out_of_money(job, decision.broke)
-        self.delayed()
+        if pack.jobs and decision.broke is not None:
+            self._out_of_money(pack, decision.broke)
         return None
 
-    def _out_of_money(self, job: Job, broke: Broke) -> RowOutcome:
+    def _out_of_money(self, pack: Pack, broke: Broke) -> None:
+        if len(pack.jobs) > 1 and broke.limit.unit != "requests":
+            pack.halve()  # there may be room for fewer
+            return
         reason = budget_used_up(self._context, broke)
-        if not job.raised:  # a longer answer that is too dear is no reason to stop the others
+        if not pack.jobs[0].raised:  # a longer answer that is too dear is no reason to stop others
             self._stop.set(reason)
-        return replace(failed(Outcome.NOT_ATTEMPTED, reason))
+        pack.end_all(failed(Outcome.NOT_ATTEMPTED, reason))
 
     async def _send(
-        self, job: Job, reservation: Reservation, body: bytes, key: ApiKey, weight: int
+        self, pack: Pack, reservation: Reservation, request: Request, key: ApiKey, weight: int
     ) -> _Result | _Again:
-        self._progress.requests += 1
-        self._progress.in_flight += 1
-        self._progress.reserved += reservation.reserved
-        try:
-            result, settlement = await self._exchange(job, reservation, body, key)
-            await self._ledger.settle(settlement)
-        finally:
-            self._progress.in_flight -= 1
-            self._progress.reserved -= reservation.reserved
-        self._count(job, reservation, settlement, weight)
+        result = await self._sender.send(pack, reservation, request, key.index, weight)
         if isinstance(result, Failure):
             told = self._other_key(key, result)
-            job.probes += told is _Again.AT_ONCE
+            for job in pack.jobs:
+                job.probes += told is _Again.AT_ONCE
             return told
         if (no_provider := self.refusals.received(result)) is not None:
             self._stop.set(no_provider)
-        return answered(result, settlement)
-
-    async def _exchange(
-        self, job: Job, reservation: Reservation, body: bytes, key: ApiKey
-    ) -> tuple[Completion | Failure, Settlement]:
-        job.attempts += 1
-        job.last = reservation.attempt
-        started = time.monotonic()
-        result: Reply | Completion | Failure = await self._transport.post(body, key.index)
-        job.latency_ms = round(1000 * (time.monotonic() - started))
-        if isinstance(result, Reply):
-            used_up = used_up_for(result.headers)
-            result = self._provider.parse(result.status, result.headers, result.body)
-            if used_up:
-                self._pause(used_up)
-        if isinstance(result, Failure):
-            if result.retryable:
-                job.probes += self._traffic.is_out
-                self._traffic.failed(result, started)
-            else:
-                self._traffic.answered(started)
-            return result, settlement_of_failure(result, reservation)
-        self._traffic.answered(started)
-        return result, settlement_of_answer(result, reservation, self._provider)
-
-    def _count(
-        self, job: Job, reservation: Reservation, settlement: Settlement, weight: int
-    ) -> None:
-        """Take in what a request really used: for the row, those who wait, and the bound."""
-        job.cost += settlement.cost or 0
-        if settlement.state == "unknown":
-            job.unknown_cost += reservation.reserved
-            return
-        self._budget.freed()
-        if settlement.state == "released":
-            # a 429 keeps its tokens: a server that is short of them gets time to recover
-            if settlement.code != ErrorCode.RATE_LIMITED:
-                self._pacer.correct(-weight)
-            return
-        tokens = self._weight.learn(reservation.request_bytes, settlement.usage)
-        if tokens is not None:
-            self._pacer.correct(tokens - weight)
-        over = (settlement.cost or 0) - reservation.reserved
-        many = (tokens or 0) - reservation.reserved_tokens
-        if over > 0 or (many > 0 and self._counts_tokens):
-            self._traffic.violated()
-            self._stop.set(bound_violated(self._provider, over, many))
-
-    def _pause(self, seconds: float) -> None:
-        """Hold all sends until a used-up window renews; one of hours ends the run."""
-        if seconds <= LONGEST_RETRY_AFTER_SECONDS:
-            self._traffic.pause(seconds)
-        else:
-            self._stop.set(renews_later(seconds))
+        return None
 
     def _other_key(self, key: ApiKey, failure: Failure) -> Failure | _Again:
         """Set a key aside that is refused; say whether another one is left for the row."""
@@ -341,15 +306,27 @@ class Asker:
             return failure
         return replace(failure, message=f"no key is left: {self._keys.reasons()}")
 
-    def _give_up(self, job: Job, failure: Failure) -> RowOutcome:
-        """Return the end of a row whose last attempt failed; stop the run where all would."""
+    def _give_up(self, pack: Pack, failure: Failure) -> None:
+        """End rows whose last attempt failed; stop the run where all would."""
+        if len(pack.jobs) > 1 and _may_be_one_of_them(failure):
+            self._ask_apart(pack, failure)
+            return
         if (later := deferred(failure)) is not None:
             failure = later
         if later is not None or self._fatal(failure):
             self._stop.set(failure)
         elif not (failure.retryable and self._traffic.is_out):
-            return replace(failed(Outcome.ERROR, failure), attempt=job.last)
-        return failed(Outcome.NOT_ATTEMPTED, failure)  # it is not the row's fault
+            for job in tuple(pack.jobs):
+                pack.end(job, replace(failed(Outcome.ERROR, failure), attempt=job.last))
+        # it is not the row's fault
+        pack.end_all(failed(Outcome.NOT_ATTEMPTED, failure))
+
+    def _ask_apart(self, pack: Pack, failure: Failure) -> None:
+        """Go on with fewer questions at a time; where the failure was paid, as after damage."""
+        if failure.evidence is not Evidence.RECEIVED:
+            pack.halve()
+        else:
+            pack.repair_all(len(pack.jobs))
 
     def _fatal(self, failure: Failure) -> bool:
         if failure.error_class is ErrorClass.EXHAUSTED:
@@ -359,3 +336,13 @@ class Asker:
         if failure.error_class is ErrorClass.CONFIG:
             return True
         return failure.code is ErrorCode.CONNECT_FAILED and not self.refusals.answered
+
+
+def _may_be_one_of_them(failure: Failure) -> bool:
+    """Return whether a single question may be why several were refused, or their number."""
+    return failure.error_class is ErrorClass.ROW or failure.code is ErrorCode.BAD_REQUEST
+
+
+def _asks(pack: Pack) -> tuple[Ask, ...]:
+    questions = (job.question for job in pack.jobs)
+    return tuple(Ask(one.answer_key, one.row_key, one.instead_of) for one in questions)

@@ -32,21 +32,20 @@ class Body:
 class Contents:
     """Makes the bodies of requests."""
 
-    def __init__(self, provider: Provider, load: Load) -> None:
-        self._provider = provider
+    def __init__(self, load: Load) -> None:
         self._load = load
         # no text of a row can hold it, so nothing but a place for bytes is ever replaced
         self._nonce = secrets.token_hex(16)
 
-    async def body(self, messages: str, ceiling: int) -> Body | Failure:
+    async def body(self, provider: Provider, messages: str, ceiling: int) -> Body | Failure:
         """Return the request for canonical JSON messages, or why a file cannot be sent."""
         attached = attachments_in(messages)
         if not attached:
-            data = self._provider.body(messages, ceiling)
+            data = provider.body(messages, ceiling)
             return Body(data, len(data))
-        written = composed(messages, self._provider.compose, self._place)
-        data = self._provider.body(written, ceiling)
-        tokens = self._provider.attachment_tokens(messages).likely
+        written = composed(messages, provider.compose, self._place)
+        data = provider.body(written, ceiling)
+        tokens = provider.attachment_tokens(messages).likely
         weight = len(data) + BYTES_PER_TOKEN * tokens
         filled = await asyncio.to_thread(self._filled, data, attached)
         return filled if isinstance(filled, Failure) else Body(filled, weight)

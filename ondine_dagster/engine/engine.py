@@ -29,8 +29,11 @@ from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.engine.pilot import PilotPlan, PilotVerdict
 from ondine_dagster.engine.preflight import Checked, Preflight
 from ondine_dagster.engine.progress import Progress
+from ondine_dagster.engine.ready import Ready
+from ondine_dagster.engine.request import Requests
 from ondine_dagster.engine.rows import Chunk, PartitionFeed
 from ondine_dagster.engine.runner import Runner
+from ondine_dagster.engine.sending import Sender
 from ondine_dagster.engine.stop import StopSign
 from ondine_dagster.engine.traffic import Traffic
 from ondine_dagster.engine.transport import Transport
@@ -177,16 +180,29 @@ class Engine:
             progress=self.progress,
         )
         pacer = Pacer(self._ledger, key, limits.rates, stop, self.progress)
-        asker = Asker(
-            LedgerClient(self._ledger),
+        client = LedgerClient(self._ledger)
+        budget = BudgetQueue(self._ledger.reap, stop, self.progress)
+        sender = Sender(
+            client,
             self._provider,
             transport,
             self._context,
             traffic=traffic,
             pacer=pacer,
+            budget=budget,
+            stop=stop,
+            progress=self.progress,
+        )
+        asker = Asker(
+            client,
+            sender,
+            self._provider,
+            self._context,
+            traffic=traffic,
+            pacer=pacer,
             keys=ring,
-            contents=Contents(self._provider, self._load),
-            budget=BudgetQueue(self._ledger.reap, stop, self.progress),
+            requests=Requests(self._provider, Contents(self._load)),
+            budget=budget,
             max_attempts=limits.max_attempts,
             stop=stop,
             progress=self.progress,
@@ -201,6 +217,7 @@ class Engine:
             window_rows=limits.window_rows,
             stop=stop,
             progress=self.progress,
+            ready=Ready(lambda: 1, lambda job: True),
             pilot=self._pilot,
             before_first=lambda: self._prepare(ring, asker, stop, tokens),
         )

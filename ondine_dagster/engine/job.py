@@ -1,18 +1,22 @@
-"""A question on its way through the engine, and what its requests have cost so far."""
+"""Questions on their way through the engine, alone or several in one request, and their costs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from ondine_dagster.engine.rows import NOT_RAISED, Outcome, Question, RowOutcome
+from ondine_dagster.engine.rows import NOT_RAISED, REPAIRED, Outcome, Question, RowOutcome
+from ondine_dagster.ledger.records import AttemptKind
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Job:
     """A question on its way, and what it has cost so far (picodollars).
 
+    `attempts` are the requests that carried it, `requests` those that it was the first question
+    of: so the requests of all rows add up.
     `probes` are attempts that found the provider still out, or their key refused while there was
     another one: they say nothing of the question.
+    `repairs` are attempts because its part of a pack's answer was damaged.
     `raised`: its answer was cut off, and it is asked again under the raised ceiling. `last` is the
     last request.
     """
@@ -22,7 +26,9 @@ class Job:
     cost: int = 0
     unknown_cost: int = 0
     attempts: int = 0
+    requests: int = 0
     probes: int = 0
+    repairs: int = 0
     latency_ms: int | None = None
     raised: bool = False
     last: bytes | None = None
@@ -36,13 +42,66 @@ class Job:
             cost=self.cost,
             unknown_cost=self.unknown_cost,
             attempts=self.attempts,
+            requests=self.requests,
             latency_ms=self.latency_ms,
+            flags=(*outcome.flags, REPAIRED) if self.repairs else outcome.flags,
         )
 
 
-def longer_or_cut(cut: RowOutcome, longer: RowOutcome | None) -> RowOutcome | None:
+@dataclass(slots=True, eq=False)
+class Pack:
+    """Questions that go together in one request; most often it is one.
+
+    `jobs` are those still to be asked. The others have `ended`, are `taken` (another process is
+    asking them, or they had better wait), or go on in the smaller packs of `again`.
+    `repair` counts how often their answers were damaged: half as many together, then each alone.
+    """
+
+    jobs: list[Job]
+    kind: AttemptKind = "first"
+    repair: int = 0
+    ended: list[tuple[Job, RowOutcome]] = field(default_factory=list)
+    taken: list[Job] = field(default_factory=list)
+    again: list[Pack] = field(default_factory=list)
+
+    def end(self, job: Job, outcome: RowOutcome) -> None:
+        """One question ends."""
+        self.jobs.remove(job)
+        self.ended.append((job, outcome))
+
+    def end_all(self, outcome: RowOutcome) -> None:
+        """All questions that are left end alike."""
+        for job in tuple(self.jobs):
+            self.end(job, outcome)
+
+    def leave(self, *jobs: Job) -> None:
+        """Look at these questions again later, at all that are left where none is named."""
+        for job in jobs or tuple(self.jobs):
+            self.jobs.remove(job)
+            self.taken.append(job)
+
+    def repair_all(self, asked: int) -> None:
+        """Ask what is left again, whose part of a paid answer was damaged: fewer at a time.
+
+        `asked` is how many questions that request had.
+        """
+        for job in self.jobs:
+            job.repairs += 1
+        self._go_on(asked // 2 if self.repair == 0 else 1, self.repair + 1)
+
+    def halve(self) -> None:
+        """Ask what is left in two requests: together it does not go, and that cost nothing."""
+        self._go_on((len(self.jobs) + 1) // 2, self.repair)
+
+    def _go_on(self, most: int, repair: int) -> None:
+        pieces = (self.jobs[first : first + most] for first in range(0, len(self.jobs), most))
+        self.again += [Pack(jobs, "split", repair) for jobs in pieces]
+        self.jobs = []
+
+
+def longer_or_cut(cut: RowOutcome, longer: RowOutcome) -> RowOutcome:
     """Return the longer answer; where none came, the cut one, which is paid for."""
-    if longer is None or longer.text is not None:
+    if longer.text is not None:
         return longer
     message = f"{cut.message}. Under the raised ceiling no answer came: {longer.message}"
     later = longer.outcome is Outcome.NOT_ATTEMPTED

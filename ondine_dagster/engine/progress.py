@@ -14,6 +14,8 @@ class Progress:
 
     reused: int = 0
     requests: int = 0
+    asked: int = 0  # questions that the requests carried, each as often as it was asked
+    repaired: int = 0  # of these, because their part of a pack's answer was damaged
     in_flight: int = 0
     retries: int = 0
     cost: int = 0
@@ -41,6 +43,14 @@ class Progress:
             return f"{self.short_of_money} requests wait for money that others have set aside"
         return self.held_up or self.keeping_to
 
+    def sent(self, reserved: int, questions: int, *, repairing: bool) -> None:
+        """Count a request that is about to leave."""
+        self.requests += 1
+        self.asked += questions
+        self.repaired += questions * repairing
+        self.in_flight += 1
+        self.reserved += reserved
+
     def count(self, outcome: RowOutcome) -> None:
         """Count the end of a row."""
         self.outcomes[outcome.outcome] += 1
@@ -49,6 +59,6 @@ class Progress:
         else:
             self.prompt_tokens += outcome.usage.prompt_tokens or 0
             self.completion_tokens += outcome.usage.completion_tokens or 0
-        self.retries += max(0, outcome.attempts - 1)
+        self.retries += max(0, outcome.requests - 1)
         self.cost += outcome.cost
         self.unknown_cost += outcome.unknown_cost

@@ -13,6 +13,8 @@ from ondine_dagster.llm.provider import NO_USAGE, Usage, Verdict, error_class_of
 
 # the flag of an answer that was cut off, and was not asked for under the raised ceiling yet
 NOT_RAISED = "ceiling_not_raised"
+# the flag of a row that was asked again because its part of a pack's answer was damaged
+REPAIRED = "repaired"
 
 
 class Outcome(StrEnum):
@@ -53,6 +55,8 @@ class RowOutcome:
     `cost` is what this run paid for the row (0 where the answer was there already), `unknown_cost`
     what requests of unknown outcome may have cost at most. `attempt` is the last request for it, or
     the one that brought a stored answer. `kept`: an earlier run ended the row, and paid.
+    `attempts` are the requests that carried the row; `requests` those of them that are counted
+    with it: a request that carried several rows is counted with one of them.
     `answer_key` and `model_requested` are told where another model than the dataset's was asked.
     """
 
@@ -65,6 +69,7 @@ class RowOutcome:
     unknown_cost: int = 0
     cost_source: CostSource | str | None = None
     attempts: int = 0
+    requests: int = 0
     latency_ms: int | None = None
     error_class: ErrorClass | None = None
     code: ErrorCode | None = None
@@ -79,7 +84,13 @@ class RowOutcome:
         """Return the same end for another row with the same question: it cost that row nothing."""
         source = "reused" if self.cost_source else None
         return replace(
-            self, cost=0, unknown_cost=0, attempts=0, latency_ms=None, cost_source=source
+            self,
+            cost=0,
+            unknown_cost=0,
+            attempts=0,
+            requests=0,
+            latency_ms=None,
+            cost_source=source,
         )
 
 

@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from typing import TypeVar, cast
 
 from ondine_dagster.engine.asking import Asker
-from ondine_dagster.engine.job import Job
+from ondine_dagster.engine.job import Job, Pack
 from ondine_dagster.engine.ordering import PartitionBuffer
 from ondine_dagster.engine.pilot import Pilot, PilotPlan
 from ondine_dagster.engine.progress import Progress
+from ondine_dagster.engine.ready import Ready
 from ondine_dagster.engine.rows import (
     Chunk,
     PartitionFeed,
@@ -52,6 +53,7 @@ class Runner:
         window_rows: int,
         stop: StopSign,
         progress: Progress,
+        ready: Ready,
         pilot: PilotPlan | None = None,
         before_first: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -72,10 +74,9 @@ class Runner:
         self._before_first = before_first
         self._outstanding = 0  # rows fed and not yet taken by the consumer
         self._room = asyncio.Event()
-        self._ready: asyncio.Queue[Job | None] = asyncio.Queue()
-        self._never_asked = 0  # of those in the queue
-        asker.others_wait = lambda: self._never_asked > 0
-        self.pilot = Pilot(pilot, stop, self._put) if pilot else None
+        self._ready = ready
+        asker.others_wait = lambda: ready.never_asked > 0
+        self.pilot = Pilot(pilot, stop, ready.put) if pilot else None
         if self.pilot is not None:
             asker.delayed = self.pilot.substitute
         self._slots: dict[bytes, list[_Slot]] = defaultdict(list)
@@ -93,8 +94,7 @@ class Runner:
         aborted = asyncio.create_task(self._aborted.wait())
         await asyncio.wait({feeding, aborted}, return_when=asyncio.FIRST_COMPLETED)
         aborted.cancel()
-        for _ in workers:
-            self._ready.put_nowait(None)
+        self._ready.close()
         _, late = await asyncio.wait(workers, timeout=drain_seconds if self._stopping() else None)
         poller.cancel()
         await self._abandon(late)
@@ -194,26 +194,27 @@ class Runner:
         if len(slots) == 1:  # the others with this question wait for its answer
             job = Job(question, slot[0].key)
             if self.pilot is None or self.pilot.admits(job):
-                self._put(job)
-
-    def _put(self, job: Job) -> None:
-        self._never_asked += not job.attempts
-        self._ready.put_nowait(job)
+                self._ready.put(job)
 
     # asking
 
     async def _work(self) -> None:
         try:
-            while (job := await self._ready.get()) is not None:
-                self._never_asked -= not job.attempts
-                outcome = await self._asker.ask(job)
-                if outcome is None:
-                    self._taken[job.question.answer_key] = job
-                    self._some_taken.set()
-                else:
-                    self._end(job, outcome)
+            while (pack := await self._ready.take()) is not None:
+                await self._asker.ask(pack)
+                self._go_on(pack)
         except Exception as error:  # noqa: BLE001 (raised by run, with its type)
             self._crash(error)
+
+    def _go_on(self, pack: Pack) -> None:
+        """Do what became of each question of a pack that was asked."""
+        for job in pack.taken:
+            self._taken[job.question.answer_key] = job
+            self._some_taken.set()
+        for job, outcome in pack.ended:
+            self._end(job, outcome)
+        for smaller in pack.again:
+            self._ready.put_pack(smaller)
 
     def _end(self, job: Job, outcome: RowOutcome) -> None:
         if self.pilot is not None:
@@ -276,7 +277,7 @@ class Runner:
                 self._end(job, stored(answer))
             elif key not in states.open:
                 del self._taken[key]
-                self._put(job)
+                self._ready.put(job)
         if not self._taken:
             self._some_taken.clear()
         return len(self._taken) < before

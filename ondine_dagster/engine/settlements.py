@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ondine_dagster.engine.rows import Outcome, RowOutcome, explain
-from ondine_dagster.ledger.records import NewAnswer, Reservation, Settlement
+from ondine_dagster.engine.shares import shares
+from ondine_dagster.ledger.records import Ask, NewAnswer, Reservation, Settlement
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster.llm.provider import Completion, Provider, Verdict, error_class_of
 
@@ -40,21 +43,21 @@ def answered(completion: Completion, settlement: Settlement) -> RowOutcome:
 
 
 def settlement_of_answer(
-    completion: Completion, reservation: Reservation, provider: Provider
+    completion: Completion,
+    items: Sequence[Completion | None],
+    reservation: Reservation,
+    weights: Sequence[int],
+    provider: Provider,
 ) -> Settlement:
-    """Return what a received body cost, and what is kept of it."""
+    """Return what a received body cost, and what is kept of it.
+
+    `items` are what it says of each question, None where that is of no use; `weights` divide the
+    cost among them all.
+    """
     billed = provider.cost(completion)
     # paid, and nobody says how much: the worst case
     cost = reservation.reserved if billed.amount is None else billed.amount
-    answer = NewAnswer(
-        answer_key=reservation.asks[0].answer_key,
-        verdict=completion.verdict,
-        text=completion.text,
-        cost_share=cost,
-        code=completion.code,
-        finish_reason=completion.finish_reason,
-        flags=completion.flags,
-    )
+    parts = list(zip(reservation.asks, items, shares(cost, weights), strict=True))
     return Settlement(
         attempt=reservation.attempt,
         state="settled",
@@ -68,13 +71,31 @@ def settlement_of_answer(
         remote_id=completion.remote_id,
         error_class=error_class_of(completion.verdict),
         code=completion.code,
-        answers=(answer,),
+        answers=tuple(_new_answer(ask, item, cost) for ask, item, cost in parts if item),
+        shares=tuple((ask.answer_key, cost) for ask, item, cost in parts if not item),
     )
 
 
-def settlement_of_failure(failure: Failure, reservation: Reservation) -> Settlement:
+def _new_answer(ask: Ask, item: Completion, cost: int) -> NewAnswer:
+    return NewAnswer(
+        answer_key=ask.answer_key,
+        verdict=item.verdict,
+        text=item.text,
+        cost_share=cost,
+        code=item.code,
+        finish_reason=item.finish_reason,
+        flags=item.flags,
+        usage=item.usage,
+    )
+
+
+def settlement_of_failure(
+    failure: Failure, reservation: Reservation, weights: Sequence[int]
+) -> Settlement:
     """Return how a request without an answer ends: free or paid by evidence, else unknown."""
+    asks = reservation.asks
     if failure.evidence is Evidence.RECEIVED:
+        costs = shares(reservation.reserved, weights)
         return Settlement(
             attempt=reservation.attempt,
             state="settled",
@@ -83,11 +104,13 @@ def settlement_of_failure(failure: Failure, reservation: Reservation) -> Settlem
             remote_id=failure.remote_id,
             error_class=failure.error_class,
             code=failure.code,
+            shares=tuple((ask.answer_key, cost) for ask, cost in zip(asks, costs, strict=True)),
         )
     free = failure.evidence is not Evidence.UNKNOWN
     remembered: tuple[NewAnswer, ...] = ()
-    if free and failure.error_class is ErrorClass.ROW:  # it would fail the same way for ever
-        key = reservation.asks[0].answer_key
+    # alone it would fail the same way for ever; of several nobody knows which one is to blame
+    if free and failure.error_class is ErrorClass.ROW and len(asks) == 1:
+        key = asks[0].answer_key
         remembered = (NewAnswer(key, Verdict.FAILED, failure.message, 0, failure.code),)
     return Settlement(
         attempt=reservation.attempt,

@@ -15,7 +15,7 @@ _TRUSTED_AFTER = 5
 
 
 class TokenWeight:
-    """Learns tokens per request byte and tokens per answer."""
+    """Learns tokens per request byte and tokens per answer; a request may bring several."""
 
     def __init__(self, ceiling: int) -> None:
         self._first_completion = min(ceiling, _FIRST_COMPLETION)
@@ -24,19 +24,20 @@ class TokenWeight:
         self._prompt = 0
         self._completion = 0
 
-    def of(self, request_bytes: int) -> int:
+    def of(self, request_bytes: int, questions: int = 1) -> int:
         """Return the tokens that a request of this size will probably use."""
         if self._answers < _TRUSTED_AFTER:
-            return request_bytes // BYTES_PER_TOKEN + self._first_completion
-        return (request_bytes * self._prompt // self._bytes) + self._completion // self._answers
+            return request_bytes // BYTES_PER_TOKEN + questions * self._first_completion
+        prompt = request_bytes * self._prompt // self._bytes
+        return prompt + questions * self._completion // self._answers
 
-    def learn(self, request_bytes: int, usage: Usage) -> int | None:
+    def learn(self, request_bytes: int, usage: Usage, questions: int = 1) -> int | None:
         """Take in what an answer used; return its tokens, None where nobody says."""
         if usage.prompt_tokens is None or usage.completion_tokens is None:
             return None
         if not usage.prompt_tokens:  # an answer from the provider's memory teaches nothing
             return usage.completion_tokens
-        self._answers += 1
+        self._answers += questions
         self._bytes += request_bytes
         self._prompt += usage.prompt_tokens
         self._completion += usage.completion_tokens

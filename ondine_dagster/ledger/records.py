@@ -45,10 +45,10 @@ class RequestContext:
     """What all requests of one dataset in one run have in common.
 
     `run_scope` is the backfill's id, else Dagster's root run id; `run_id` is the Dagster run that
-    asks. `traced`: its requests are sent to a trace host when they have ended. `ceiling` is
-    the most completion tokens asked for. `max_unknown` is how often a question of unknown outcome
-    is asked again. `limits` are those that this run started with; those in the ledger bind too.
-    `command` is what a person types to go on.
+    asks. `traced`: its requests are sent to a trace host when they have ended. `ceiling` is the
+    most completion tokens asked for, for each question of a request. `max_unknown` is how often a
+    question of unknown outcome is asked again. `limits` are those that this run started with; those
+    in the ledger bind too. `command` is what a person types to go on.
     """
 
     dataset: str
@@ -159,7 +159,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class NewAnswer:
-    """An answer to be stored; `cost_share` in picodollars."""
+    """An answer to be stored; `cost_share` in picodollars.
+
+    `usage` is its part of what the request used; None: all of it.
+    """
 
     answer_key: bytes
     verdict: Verdict
@@ -168,6 +171,7 @@ class NewAnswer:
     code: ErrorCode | None = None
     finish_reason: str | None = None
     flags: tuple[str, ...] = ()
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,8 @@ class Settlement:
     """How a request ended: settled at `cost`, released for nothing, or unknown.
 
     `upstream_cost` is what the provider behind `provider_served` billed, as far as it is told.
+    `shares` are the parts of `cost` of the questions that got no answer; with those of `answers`
+    they add up to it.
     """
 
     attempt: bytes
@@ -190,6 +196,7 @@ class Settlement:
     error_class: str | None = None
     code: str | None = None
     answers: tuple[NewAnswer, ...] = ()
+    shares: tuple[tuple[bytes, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,10 +225,11 @@ def _ask_rows(
     item: Settlement, old: dict[bytes, _Attempt], takes: dict[tuple[bytes, bytes], int]
 ) -> Iterable[tuple[Any, ...]]:
     answers = {answer.answer_key: answer for answer in item.answers}
+    shares = dict(item.shares)
     for key, (pos, planned) in old[item.attempt].asks.items():
         answer = answers.get(key)
         if answer is None:
-            yield item.state, None, planned, item.attempt, pos
+            yield item.state, shares.get(key), planned, item.attempt, pos
         else:
             take = takes[item.attempt, key]
             yield answer.verdict.value, answer.cost_share, take, item.attempt, pos
@@ -305,7 +306,7 @@ def _becomes_current(takes: _Takes, answer: NewAnswer, attempt: _Attempt) -> boo
 def _answer_row(
     item: Settlement, answer: NewAnswer, ceiling: int, take: int, current: bool
 ) -> tuple[Any, ...]:
-    usage = item.usage
+    usage = answer.usage or item.usage
     return (
         new_id(),
         answer.answer_key,

@@ -35,10 +35,10 @@ def question(row: str, text: str, *attached: Attachment) -> Question:
 
 
 def test_the_bytes_stand_where_the_provider_wants_them(harness: Harness) -> None:
-    contents = Contents(harness.provider, FILES.get)
+    contents = Contents(FILES.get)
     text = f'{contents._place(0)} {{"attachments":['
     messages = question("r", "T", *attachments()).messages
-    body = asyncio.run(contents.body(messages, 16))
+    body = asyncio.run(contents.body(harness.provider, messages, 16))
     assert not isinstance(body, Failure)
     content = json.loads(body.data)["messages"][0]["content"]
     sent = [part["image_url"]["url"].partition(",")[2] for part in content[1:]]
@@ -46,7 +46,7 @@ def test_the_bytes_stand_where_the_provider_wants_them(harness: Harness) -> None
     # weighed by its tokens, not by its bytes
     assert len(body.data) > 300 < body.weight < 4 * (80 + 3) + 600
     # what a row says is never taken for a place
-    plain = asyncio.run(contents.body(question("r", text).messages, 16))
+    plain = asyncio.run(contents.body(harness.provider, question("r", text).messages, 16))
     assert not isinstance(plain, Failure)
     assert json.loads(plain.data)["messages"][0]["content"] == text
 

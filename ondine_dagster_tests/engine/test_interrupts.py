@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from ondine_dagster.engine.asking import Asker
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question
 from ondine_dagster.engine.runner import Runner
+from ondine_dagster.engine.sending import Sender
 from ondine_dagster.engine.stop import INTERRUPTED, StopSign
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.llm.openai_compatible import OpenAICompatible
@@ -247,7 +248,7 @@ def patch_failing(
         (OpenAICompatible, "parse"),
         (OpenAICompatible, "prompt_tokens_bound"),
         (Asker, "_send"),
-        (Asker, "_exchange"),
+        (Sender, "_exchange"),
         (Runner, "_end"),
         (Runner, "_place"),
         (Runner, "_flush"),

@@ -372,11 +372,13 @@ def test_a_question_that_somebody_else_asks_keeps_its_attempts(
 ) -> None:
     """Failed once, then taken over, then free again: what it has used up is not forgotten."""
     answers: Iterator[str] = iter(["go", "taken", "go", "go"])
-    asker = asking.Asker._attempt
-    original = asker
+    original = asking.Asker._attempt
 
-    async def attempt(self: asking.Asker, job: asking.Job) -> object:
-        return None if next(answers, "go") == "taken" else await original(self, job)
+    async def attempt(self: asking.Asker, pack: asking.Pack) -> object:
+        if next(answers, "go") != "taken":
+            return await original(self, pack)
+        pack.leave()
+        return None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking.Asker, "_attempt", attempt)

@@ -74,6 +74,7 @@ def test_every_field_of_a_settlement_comes_back(spill: Spill) -> None:
         cost_share=10**17,
         code=ErrorCode.TRUNCATED,
         flags=("one", "two"),
+        usage=filled(Usage),
     )
     item = filled(
         Settlement,
@@ -82,6 +83,7 @@ def test_every_field_of_a_settlement_comes_back(spill: Spill) -> None:
         cost_source="computed",
         usage=filled(Usage),
         answers=(answer, replace(answer, answer_key=key("p"))),
+        shares=((key("r"), 3), (key("s"), 4)),
     )
     spill.append([item, unknown(request("q"))])
     first, second = content(spill).settlements

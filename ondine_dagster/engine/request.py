@@ -1,0 +1,139 @@
+"""Makes the request of a pack, and reads what its answer says of each question.
+
+A pack of one is the ordinary request. Several questions go in the messages of a pack, each under a
+code of its own, to the same model with the schema of a pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ondine_dagster.engine.contents import Body, Contents
+from ondine_dagster.engine.job import Job
+from ondine_dagster.engine.shares import usage_shares
+from ondine_dagster.llm.errors import Failure
+from ondine_dagster.llm.packing import Packing, new_codes, packable
+from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
+
+# verdicts of a whole answer in which the answers of single questions may stand
+_MAY_HOLD_ANSWERS = (Verdict.OK, Verdict.TRUNCATED)
+
+
+@dataclass(frozen=True, slots=True)
+class PackFormat:
+    """How several questions go together: the format, and the model that is asked for it.
+
+    `most_completion_tokens` is what the model can put out at most, None where nobody knows.
+    """
+
+    packing: Packing
+    provider: Provider
+    most_completion_tokens: int | None = None
+
+    def ceiling(self, rows: int, each: int) -> int:
+        """Return the most completion tokens of a request for `rows` questions."""
+        most = self.most_completion_tokens
+        return rows * each if most is None else max(each, min(rows * each, most))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request: its body, its bounds, and how its answer is read.
+
+    `ceiling` is the most completion tokens of all its questions together, `worst` picodollars;
+    `weights` divide what it used among them; `codes` are empty for an ordinary request.
+    """
+
+    provider: Provider
+    messages: str
+    body: Body
+    ceiling: int
+    prompt_tokens: int
+    worst: int
+    weights: Sequence[int]
+    codes: Sequence[str] = ()
+    packing: Packing | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Return the most tokens that it can use."""
+        return self.prompt_tokens + self.ceiling
+
+    def read(self, completion: Completion) -> Sequence[Completion | None]:
+        """Return what an answer says of each question; None where it is asked again."""
+        if self.packing is None:
+            return [completion]
+        if completion.verdict not in _MAY_HOLD_ANSWERS:
+            return [None] * len(self.codes)
+        cut = completion.verdict is Verdict.TRUNCATED
+        found = self.packing.split(completion.text, self.codes, cut=cut).answers
+        used = usage_shares(completion.usage, self.weights)
+        return [
+            _item(completion, found.get(code, ""), usage)
+            for code, usage in zip(self.codes, used, strict=True)
+        ]
+
+
+class Requests:
+    """Makes the requests of one run."""
+
+    def __init__(
+        self, provider: Provider, contents: Contents, packs: PackFormat | None = None
+    ) -> None:
+        """Without `packs` every question goes alone."""
+        self._provider = provider
+        self._contents = contents
+        self._packs = packs
+
+    async def of(self, jobs: Sequence[Job], ceiling: int) -> Request | Failure:
+        """Return the request for these questions, `ceiling` for each; or why there is none."""
+        if len(jobs) > 1:
+            return await self._packed(jobs, ceiling)
+        messages = jobs[0].question.messages
+        return await self._made(self._provider, messages, ceiling, [1])
+
+    async def _packed(self, jobs: Sequence[Job], each: int) -> Request | Failure:
+        packs = self._packs
+        assert packs is not None, "several questions in one request, and no format for it"
+        codes = new_codes(len(jobs))
+        parts = [_parts(job) for job in jobs]
+        texts = [text for _, text in parts]
+        messages = packs.packing.compose(parts[0][0], list(zip(codes, texts, strict=True)))
+        weights = [max(1, len(job.question.messages)) for job in jobs]
+        ceiling = packs.ceiling(len(jobs), each)
+        made = await self._made(packs.provider, messages, ceiling, weights)
+        if isinstance(made, Failure):
+            return made
+        return replace(made, codes=codes, packing=packs.packing)
+
+    async def _made(
+        self, provider: Provider, messages: str, ceiling: int, weights: Sequence[int]
+    ) -> Request | Failure:
+        body = await self._contents.body(provider, messages, ceiling)
+        if isinstance(body, Failure):
+            return body
+        bound = provider.prompt_tokens_bound(messages)
+        worst = provider.worst_case(bound, ceiling)
+        return Request(provider, messages, body, ceiling, bound, worst, weights)
+
+
+def _parts(job: Job) -> tuple[str, str]:
+    found = packable(job.question.messages)
+    assert found is not None, "a question that goes alone is in a pack"
+    return found.prefix, found.text
+
+
+def _item(completion: Completion, text: str, usage: Usage) -> Completion | None:
+    """Return what a request for one question would have brought."""
+    if not text.strip():
+        return None
+    finish = "stop" if completion.verdict is Verdict.TRUNCATED else completion.finish_reason
+    return replace(
+        completion,
+        verdict=Verdict.OK,
+        text=text,
+        code=None,
+        finish_reason=finish,
+        usage=usage,
+    )
