@@ -114,7 +114,7 @@ def read_document(document: Mapping[str, Any]) -> ChatRequest:
     return ChatRequest(
         model=model,
         messages=messages,
-        schema=constrained or _told_schema(document, messages),
+        schema=constrained or told_schema(document, messages),
         ceiling=_ceiling(document),
         prompt=prompt_sha256(messages),
         document=document,
@@ -154,7 +154,7 @@ def _forced_tool(document: Mapping[str, Any]) -> tuple[str | None, Mapping[str, 
     raise BadRequest("'tool_choice' names no function of 'tools'")
 
 
-def _told_schema(
+def told_schema(
     document: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any] | None:
     """Return the schema that the system message tells in its last line, as a good model reads it.

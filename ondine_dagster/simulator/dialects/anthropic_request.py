@@ -14,6 +14,7 @@ from ondine_dagster.simulator.chat import (
     content_text,
     json_object,
     prompt_sha256,
+    told_schema,
 )
 from ondine_dagster.simulator.dialects.dialect import Headers
 
@@ -39,13 +40,15 @@ def read_messages(headers: Headers, body: bytes) -> ChatRequest:
     _refuse_sampling(document)
     if not isinstance(document.get("model"), str):
         raise BadRequest("model: Field required")
+    constrained = _schema(document)
     return ChatRequest(
         model=document["model"],
         messages=messages,
-        schema=_schema(document),
+        schema=constrained or told_schema(document, messages),
         ceiling=_ceiling(document),
         prompt=prompt_sha256(messages),
         document=document,
+        told=constrained is None,
     )
 
 
