@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 
-from ondine_dagster.llm.structured import Value
+from ondine_dagster.llm.field_checks import Value
+from ondine_dagster.llm.structured import compact_json
 
 NOTE = "ondine.fields"
 _LONGEST_LABEL = 80
@@ -38,7 +39,8 @@ class FieldCounts:
 
     def add(self, values: Sequence[Value]) -> None:
         """Count more values of the column."""
-        filled = [one for one in values if one is not None and one != "" and not _blank(one)]
+        scalars = [compact_json(one) if isinstance(one, list | dict) else one for one in values]
+        filled = [one for one in scalars if one is not None and one != "" and not _blank(one)]
         self.rows += len(values)
         self.filled += len(filled)
         for value, count in Counter(filled).items():
@@ -77,7 +79,7 @@ class FieldCounts:
         return label, count / self.filled
 
 
-def _blank(value: Value) -> bool:
+def _blank(value: str | int | float | bool) -> bool:
     return isinstance(value, str) and not value.strip()
 
 

@@ -37,11 +37,11 @@ class Expected:
 def expected_of(dataset: Dataset, column: str) -> Expected:
     """Return what is expected of an output column."""
     checks = dataset.checks.fields.get(column, FieldChecks())
-    field = next(
-        (one for name, one in dataset.output.fields.items() if (one.column or name) == column), None
-    )
+    field, choice = dataset.output.fields_by_column().get(column), dataset.output.choice
     filled = _REQUIRED_FILLED if field is None or field.required else _OPTIONAL_FILLED
     allowed, minimum, maximum = (field.enum, field.minimum, field.maximum) if field else [None] * 3
+    if choice is not None:
+        allowed = tuple(choice.values)
     if field is not None and isinstance(field.accept, AcceptList):
         allowed = field.accept.values
     if field is not None and isinstance(field.accept, AcceptRange):

@@ -30,8 +30,8 @@ def columns_metadata(
     pipeline: Pipeline, asset: str, columns: Mapping[str, str], source: Sequence[str]
 ) -> dict[str, object]:
     """Return columns (name -> type) and their lineage; `source` are the source's columns."""
-    fields = pipeline.dataset.output.fields if asset == RESULTS else {}
-    about = {field.column or name: field.description for name, field in fields.items()}
+    fields = pipeline.dataset.output.fields_by_column() if asset == RESULTS else {}
+    about = {name: field.description for name, field in fields.items()}
     schema = dg.TableSchema(
         [dg.TableColumn(name, kind, about.get(name)) for name, kind in columns.items()]
     )

@@ -53,6 +53,7 @@ class PartitionCounts:
     rejected_codes: Counter[str] = field(default_factory=Counter)  # without rows that wait
     classes: Counter[str] = field(default_factory=Counter)
     messages: dict[str, str] = field(default_factory=dict)  # the first message of each code
+    repairs: Counter[str] = field(default_factory=Counter)  # flags of answers that had to be
     reused: int = 0
     asked: int = 0  # rows that requests were sent for
     requests: int = 0

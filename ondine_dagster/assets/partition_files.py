@@ -32,14 +32,15 @@ from ondine_dagster.assets.partition_counts import (
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
+from ondine_dagster.llm.answers import Values
 from ondine_dagster.llm.errors import ErrorCode
-from ondine_dagster.llm.structured import CHARACTERS_REPLACED, Rejection, Value
+from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.parquet_files import LakeFile, LakeWriter, to_table
 
 # what the files say of the rows they are made from
 _PASSED_ON = ("ondine.order", "ondine.content_hash", "ondine.question_version")
-_Parsed = dict[str, Value] | Rejection | None
+_Parsed = Values | Rejection | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +133,12 @@ class PartitionFiles:
             for key, one in zip(row_keys, outcomes, strict=True)
             if one.outcome is not Outcome.SKIPPED
         )
-        parsed = [self._parse(outcome) for outcome in outcomes]
+        read = [self._read(outcome) for outcome in outcomes]
         if RESPONSES in self._writers:
             responses = _responses(raw, outcomes, keys, self._pipeline)
             self._writers[RESPONSES].append(responses)
             self._figures.responses(responses)
-        flagged = [self._flagged(*pair) for pair in zip(outcomes, parsed, strict=True)]
-        piece = _Piece(raw, keys, flagged, parsed)
+        piece = _Piece(raw, keys, [one for one, _ in read], [parsed for _, parsed in read])
         self._write_results(piece.where(good=True))
         self._write_rejected(piece.where(good=False))
         self._count(piece)
@@ -226,22 +226,19 @@ class PartitionFiles:
         final = sum(outcome not in (*WAITING, Outcome.SKIPPED) for outcome, _ in kept)
         return sum(answered for _, answered in kept), final
 
-    def _parse(self, outcome: RowOutcome) -> _Parsed:
+    def _read(self, outcome: RowOutcome) -> tuple[RowOutcome, _Parsed]:
+        """Return what an answer says, and its row with the flags of what had to be repaired."""
         if outcome.outcome is Outcome.SKIPPED:
-            return dict.fromkeys(self._pipeline.dataset.output_columns())
+            return outcome, dict.fromkeys(self._pipeline.dataset.output_columns())
         if outcome.outcome is not Outcome.ANSWERED:
-            return None
+            return outcome, None
         assert outcome.text is not None
-        return self._pipeline.reader.read(outcome.text)
-
-    def _flagged(self, outcome: RowOutcome, parsed: _Parsed) -> RowOutcome:
-        """Return `outcome` with the flag of what was replaced while its answer was read."""
-        text = outcome.text
-        if not isinstance(parsed, dict) or text is None:
-            return outcome
-        if not self._pipeline.reader.replaces_characters(text):
-            return outcome
-        return replace(outcome, flags=tuple(dict.fromkeys((*outcome.flags, CHARACTERS_REPLACED))))
+        flags: list[str] = []
+        parsed = self._pipeline.reader.read(outcome.text, flags)
+        if not flags:
+            return outcome, parsed
+        self.counts.repairs.update(flags)
+        return replace(outcome, flags=tuple(dict.fromkeys((*outcome.flags, *flags)))), parsed
 
     def _write_results(self, piece: _Piece) -> None:
         writer = self._writers.get(RESULTS)

@@ -5,7 +5,7 @@ import dagster as dg
 from ondine_dagster.assets import markdown
 from ondine_dagster.assets.events import ROW_COUNT, Metadata, dollars
 from ondine_dagster.assets.lineage import columns_metadata
-from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, PartitionCounts
+from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS, PartitionCounts
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.rows import Outcome
 from ondine_dagster.llm.capabilities import capabilities_of
@@ -22,6 +22,8 @@ def partition_metadata(pipeline: Pipeline, asset: str, counts: PartitionCounts) 
         metadata |= _numbers(counts)
         if pipeline.dataset.output.fields:
             metadata["structured_output"] = capabilities_of(pipeline.dataset.llm).structured
+    elif asset == RESULTS:
+        metadata |= {f"rows_{flag}": rows for flag, rows in sorted(counts.repairs.items())}
     elif asset == REJECTED:
         metadata["rejected_share"] = _share(counts.rejected, counts.rows)
         if counts.codes:

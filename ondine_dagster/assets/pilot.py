@@ -12,7 +12,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.pilot import Example, PilotPlan, PilotVerdict
 from ondine_dagster.engine.rows import Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
-from ondine_dagster.llm.structured import Rejection
+from ondine_dagster.llm.rejection import Rejection
 
 _LONGEST_EXCERPT = 200
 # with fewer questions the others are hardly more than the pilot

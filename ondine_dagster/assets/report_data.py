@@ -164,31 +164,28 @@ def _codes(lake: Lake, dataset: str, present: Sequence[str]) -> list[RejectedCod
 def _fields(pipeline: Pipeline, lake: Lake, present: Sequence[str]) -> list[FieldFigures]:
     """Return the figures of the output columns: two scans, whatever their number."""
     output = pipeline.dataset.output
-    types = {field.column or name: field.type for name, field in output.fields.items()}
-    listed = {field.column or name for name, field in output.fields.items() if field.enum}
-    names = list(pipeline.dataset.output_columns())
+    types = output.column_types()
+    listed = {name for name, field in output.fields_by_column().items() if field.enum}
+    names = list(types)
     if not present:
         return []
     rows = lake.scan(pipeline.name, RESULTS, present, [*names, "_outcome"]).filter(
         "_outcome <> 'skipped'"
     )
-    first = list(_one(rows.aggregate(", ".join(["count(*)", *map(_measured, names)]))))
+    measures = [_measured(*one) for one in types.items()]
+    first = list(_one(rows.aggregate(", ".join(["count(*)", *measures]))))
     count, measured = first.pop(0), {name: [first.pop(0) for _ in range(6)] for name in names}
     counted = [
-        name
-        for name in names
-        if _is_counted(types.get(name, "string"), name in listed, *measured[name][:2])
+        name for name in names if _is_counted(types[name], name in listed, *measured[name][:2])
     ]
     values = _values(rows, counted)
-    return [
-        _figures(name, types.get(name, "string"), count, measured[name], values.get(name))
-        for name in names
-    ]
+    return [_figures(name, types[name], count, measured[name], values.get(name)) for name in names]
 
 
-def _measured(name: str) -> str:
+def _measured(name: str, kind: str) -> str:
     column = identifier(name)
-    number = f"TRY_CAST({column} AS DOUBLE)"
+    nested = kind in ("object", "array")  # no cast to a number, not even one that is tried
+    number = "CAST(NULL AS DOUBLE)" if nested else f"TRY_CAST({column} AS DOUBLE)"
     mean = f"sum({number} / 1e6) / count({number}) * 1e6"  # the sum of huge ones has no double
     spread = f"min({number}), median({number}), {mean}, max({number})"
     return f"count({column}), approx_count_distinct({column}), {spread}"

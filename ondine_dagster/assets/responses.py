@@ -121,12 +121,9 @@ def _specs(pipeline: Pipeline) -> list[dg.AssetSpec]:
 def _column_schema(pipeline: Pipeline) -> Metadata:
     """Return the declared columns; the source's are shown with each written partition."""
     output = pipeline.dataset.output
-    described = {field.column or name: field for name, field in output.fields.items()}
+    about = {name: field.description for name, field in output.fields_by_column().items()}
     columns = [
-        dg.TableColumn(name, described[name].type, described[name].description)
-        if name in described
-        else dg.TableColumn(name, "string")
-        for name in pipeline.dataset.output_columns()
+        dg.TableColumn(name, kind, about.get(name)) for name, kind in output.column_types().items()
     ]
     return {"dagster/column_schema": dg.TableSchema(columns)}
 

@@ -30,7 +30,7 @@ from ondine_dagster.ledger.estimates import Estimate, Estimator, Size, learnt
 from ondine_dagster.ledger.lookup import look_up, paid_in, usable
 from ondine_dagster.llm.asking_again import Chance, Selection, chance, selection
 from ondine_dagster.llm.prices import usd
-from ondine_dagster.llm.structured import Rejection
+from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.parquet_files import LakeFile
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
 
 from ondine_dagster.spec import Output
+from ondine_dagster.spec.output_field import NestedField
 
 USD = pa.decimal128(18, 12)  # exact to the picodollar
 
@@ -90,16 +91,23 @@ _TYPES = {
     "integer": pa.int64(),
     "number": pa.float64(),
     "boolean": pa.bool_(),
+    "json": pa.string(),
 }
 
 
 def output_schema(output: Output) -> pa.Schema:
-    """Return the declared output columns: typed by their fields, or one text column."""
-    if not output.fields:
-        return pa.schema([(output.column, pa.string())])
-    return pa.schema(
-        [(field.column or name, _TYPES[field.type]) for name, field in output.fields.items()]
-    )
+    """Return the declared output columns, typed as they are declared."""
+    if output.fields:
+        return pa.schema([(name, _type(one)) for name, one in output.fields_by_column().items()])
+    return pa.schema([(name, _TYPES[kind]) for name, kind in output.column_types().items()])
+
+
+def _type(field: NestedField) -> pa.DataType:
+    if field.items is not None:
+        return pa.list_(_type(field.items))
+    if field.properties:
+        return pa.struct([(name, _type(one)) for name, one in field.properties.items()])
+    return _TYPES[field.type]
 
 
 def results_schema(source: pa.Schema, output: Output) -> pa.Schema:

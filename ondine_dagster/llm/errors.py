@@ -84,6 +84,9 @@ class ErrorCode(StrEnum):
     FIELD_NOT_IN_ENUM = "field_not_in_enum"
     FIELD_OUT_OF_RANGE = "field_out_of_range"
     FIELD_NOT_ACCEPTED = "field_not_accepted"
+    ANSWER_NOT_VALID = "answer_not_valid"  # by a model or a function of the user's own
+    ANSWER_NOT_MATCHED = "answer_not_matched"  # by the pattern, or none of the choices
+    FUNCTION_FAILED = "function_failed"  # the user's own code is wrong: a new answer helps nobody
     # not asked
     STOPPED = "stopped"
     BUDGET_USED_UP = "budget_used_up"

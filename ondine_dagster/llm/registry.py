@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.llm.own_code import load
 from ondine_dagster.llm.packing import Packing
 from ondine_dagster.llm.provider import InProcess, Provider, Schema
 from ondine_dagster.spec import Llm
@@ -71,23 +71,8 @@ def _own_provider(llm: Llm, schema: Schema | None, folders: Iterable[Path]) -> P
 
 
 def _own_class(path: str, folders: Iterable[Path]) -> _Make:
-    module_name, _, name = path.partition(":")
-    # last, so that no file beside a declaration takes the place of a package
-    sys.path += [folder for one in folders if (folder := str(one)) not in sys.path]
-    try:
-        module = import_module(module_name)
-    except Exception as error:  # a module of the user's own may raise anything
-        raise OndineError(f"llm.provider: {_not_imported(module_name, error)}") from error
-    made: Any = getattr(module, name, None)
+    made: Any = load("llm.provider", path, folders, "class")
     if not isinstance(made, type):
-        raise OndineError(f"llm.provider is {path}, but {module_name} has no class {name}")
+        module, _, name = path.partition(":")
+        raise OndineError(f"llm.provider is {path}, but {module} has no class {name}")
     return made
-
-
-def _not_imported(module: str, error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-        return (
-            f"there is no module {error.name}. Put it beside the declaration or into the project's "
-            "root, or install it"
-        )
-    return f"{module} cannot be imported: {type(error).__name__}: {error}"

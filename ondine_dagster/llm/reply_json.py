@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.prices import picodollars
 from ondine_dagster.llm.provider import Completion, Verdict
-from ondine_dagster.llm.structured import CHARACTERS_REPLACED
+from ondine_dagster.llm.repair import CHARACTERS_REPLACED
 
 _MOST_TOKENS = 10**9
 _MOST_USD = 10**6  # of one answer; above it is nonsense

@@ -21,7 +21,7 @@ from ondine_dagster.spec.limits import Limits
 from ondine_dagster.spec.llm import Llm
 from ondine_dagster.spec.model_values import StructuredMode
 from ondine_dagster.spec.openai import OpenAISettings
-from ondine_dagster.spec.output import Output, OutputField
+from ondine_dagster.spec.output import Output, OutputField, Repair
 from ondine_dagster.spec.partitions import (
     NoPartitions,
     Partitions,
@@ -63,6 +63,7 @@ __all__ = [
     "OutputField",
     "Partitions",
     "Prompt",
+    "Repair",
     "Schedule",
     "Source",
     "StructuredMode",

@@ -55,7 +55,8 @@ class AcceptRange(_Rule):
         refuse_crossed(self.minimum, self.maximum)
 
 
-def _compiles(pattern: str) -> str:
+def compiles(pattern: str) -> str:
+    """Return `pattern`; raises ValueError where it is no regular expression."""
     try:
         re.compile(pattern)
     except re.error as error:
@@ -68,7 +69,7 @@ def _compiles(pattern: str) -> str:
 class AcceptPattern(_Rule):
     """Only text that matches as a whole is accepted."""
 
-    pattern: Annotated[FilledText, AfterValidator(_compiles), LOCAL, VERBATIM] = Field(
+    pattern: Annotated[FilledText, AfterValidator(compiles), LOCAL, VERBATIM] = Field(
         description="A regular expression (Python's) that the whole text must match.",
         examples=["[A-Z]{2}-[0-9]+"],
     )

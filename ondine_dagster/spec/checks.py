@@ -134,13 +134,15 @@ class Checks(Part):
 
 def refuse_strange_checks(checks: Checks, output: Output) -> None:
     """Refuse checks of columns that there are not, and of values that they cannot have."""
-    types = {field.column or name: field.type for name, field in output.fields.items()}
+    types = output.column_types()
+    if output.kind == "model" and not output.fields:
+        return  # its columns are not known before it is imported
     for column, check in checks.fields.items():
         place: Location = ("checks", "fields", column)
         if column not in output.columns():
             text = f"is no output column; those are: {', '.join(output.columns())}"
             raise refused_at(place, text, None)
-        kind = types.get(column, "string")
+        kind = types[column]
         if check.allowed is not None and (strange := complaint(check.allowed, kind)):
             raise refused_at((*place, "allowed"), strange, None)
         bounded = check.minimum is not None or check.maximum is not None

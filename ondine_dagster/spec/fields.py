@@ -46,8 +46,14 @@ class DeclaredField:
         return next((mark for mark in self.info.metadata if isinstance(mark, Braces)), None)
 
 
-def all_fields(model: type[BaseModel], above: Location = ()) -> Iterator[DeclaredField]:
-    """Yield all settings and sections of a model in declared order, each before its own parts."""
+def all_fields(
+    model: type[BaseModel], above: Location = (), outer: tuple[type[BaseModel], ...] = ()
+) -> Iterator[DeclaredField]:
+    """Yield all settings and sections of a model in declared order, each before its own parts.
+
+    A part that may hold itself (a property of an object) is described once: `outer` are those that
+    hold this one.
+    """
     for name, info in model.model_fields.items():
         location = (*above, name)
         parts = list(_parts(info.annotation))
@@ -55,7 +61,8 @@ def all_fields(model: type[BaseModel], above: Location = ()) -> Iterator[Declare
         yield DeclaredField(location, info, is_section=not has_role)
         inside = (*location, _ANY_NAME) if _is_mapping(info.annotation) else location
         for part in parts:
-            yield from all_fields(part, inside)
+            if part not in outer:
+                yield from all_fields(part, inside, (*outer, part))
 
 
 def declared_fields(model: type[BaseModel]) -> list[str]:

@@ -20,10 +20,6 @@ NOT_SUPPORTED_YET = frozenset(
         "llm.extra",
         "llm.keys",
         "output.fields.*.fields",
-        "output.fields.*.items",
-        "output.fields.*.properties",
-        "output.fields.*.synonyms",
-        "output.parser",
         "output.reask",
         "source.dataframe",
         "source.glob",
@@ -62,7 +58,7 @@ PROVIDERS_NOT_SUPPORTED_YET = frozenset(
     }
 )
 
-FIELD_TYPES_NOT_SUPPORTED_YET = frozenset({"array", "list", "object", "date", "datetime"})
+FIELD_TYPES_NOT_SUPPORTED_YET = frozenset({"date", "datetime"})
 
 # Other words for the same thing: those of Ondine, of other tools and of the wire.
 _OTHER_NAMES = {
@@ -111,6 +107,9 @@ _OTHER_NAMES = {
     "min": "minimum",
     "max": "maximum",
     "rename": "column",
+    "regex": "output.pattern",
+    "parser": "output.function",
+    "schema": "output.fields",
     "output_column": "output.column",
 }
 _KEYS_OF_PROVIDERS = frozenset({"api_key", "apikey", "key", "token", "api_token", "secret"})

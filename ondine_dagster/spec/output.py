@@ -1,13 +1,15 @@
-"""What an answer looks like: declared fields, or plain text; and what of it is accepted.
+"""What an answer looks like, how it is read, and what is done with one that cannot be read.
 
-`type`, `enum`, `required`, `description`, `minimum` and `maximum` are sent to the model as a JSON
-schema. `column` and `accept` are local: they rename and narrow, and cost nothing to change.
+An answer is structured (`fields`, or a Pydantic `model`), or it is text that is read as it is, as
+JSON, by a pattern, as a choice, or by a function of the user's own. What is sent to the model is
+the schema of the structured kinds; all else is local, and costs nothing to change.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Never
 
 from pydantic import (
     AfterValidator,
@@ -17,140 +19,49 @@ from pydantic import (
     model_serializer,
 )
 
-from ondine_dagster.spec.accept import (
-    Accept,
-    AcceptList,
-    AcceptPattern,
-    AcceptRange,
-    refuse_crossed,
-)
-from ondine_dagster.spec.base import LOCAL, QUESTION, VERBATIM, FilledText, Flag, Number, Part
+from ondine_dagster.spec.accept import compiles
+from ondine_dagster.spec.base import LOCAL, QUESTION, VERBATIM, FilledText, Part
+from ondine_dagster.spec.choice import Choice
 from ondine_dagster.spec.columns import output_column, same_column
-from ondine_dagster.spec.keys import FIELD_TYPES_NOT_SUPPORTED_YET
+from ondine_dagster.spec.output_field import Column, OutputField
 from ondine_dagster.spec.problems import Location, refused_at, shown
-from ondine_dagster.spec.values import FieldType, ListedValue, belongs, complaint, outside
+from ondine_dagster.spec.providers import is_import_path
+from ondine_dagster.spec.values import ColumnType
 
-_NUMBERS = ("integer", "number")
+__all__ = ["Output", "OutputField", "Repair"]
+
+Repair = Literal["thoughts", "fences", "trailing_commas", "prose"]
+Kind = Literal["fields", "model", "json", "pattern", "choice", "function", "text"]
+_OF_JSON = ("fields", "model", "json")
+# what only encloses an answer, so that nothing of it can be lost
+_SAFE: tuple[Repair, ...] = ("thoughts", "fences")
 
 
-def _built_type(value: Any) -> Any:
-    if isinstance(value, str) and value in FIELD_TYPES_NOT_SUPPORTED_YET:
+def _import_path(path: str) -> str:
+    if not is_import_path(path):
+        raise ValueError(f"is {shown(path)}; it must be an import path such as my_module:Name")
+    return path
+
+
+def _named_groups(pattern: str) -> str:
+    groups = re.compile(compiles(pattern)).groupindex
+    if not groups:
         raise ValueError(
-            f"is {shown(value)}, which is not supported yet; "
-            "it must be one of 'string', 'integer', 'number' or 'boolean'"
+            f"is {shown(pattern)}; it must have a named group for each column, such as "
+            "(?P<label>good|bad)"
         )
-    return value
+    for name in groups:
+        output_column(name)
+    return pattern
 
 
-Column = Annotated[FilledText, AfterValidator(output_column)]
+def _once_each(repairs: Any) -> Any:
+    if isinstance(repairs, list | tuple) and len(set(map(str, repairs))) != len(repairs):
+        raise ValueError(f"is {shown(repairs)}; it must name each repair once")
+    return repairs
 
 
-class OutputField(Part):
-    """One field of the answer, and the output column that it becomes."""
-
-    place: ClassVar[Location] = ("output", "fields", "*")
-
-    type: Annotated[FieldType, BeforeValidator(_built_type), QUESTION] = Field(
-        description="string, integer, number or boolean.", examples=["string"]
-    )
-    enum: Annotated[tuple[ListedValue, ...] | None, QUESTION, VERBATIM] = Field(
-        default=None,
-        description="The only values that the model may give, of the field's type.",
-        examples=[["positive", "negative", "neutral"]],
-    )
-    minimum: Annotated[Number | None, QUESTION] = Field(
-        default=None, description="The lowest number that the model may give.", examples=[0]
-    )
-    maximum: Annotated[Number | None, QUESTION] = Field(
-        default=None, description="The highest number that the model may give.", examples=[10]
-    )
-    description: Annotated[FilledText | None, QUESTION, VERBATIM] = Field(
-        default=None,
-        description="What the field means, in words for the model.",
-        examples=["How satisfied the customer is, 0 to 10."],
-    )
-    required: Annotated[Flag, QUESTION] = Field(
-        default=True,
-        description="Whether an answer without this field is rejected. If not, the column is NULL.",
-        examples=[False],
-    )
-    column: Annotated[Column | None, LOCAL] = Field(
-        default=None,
-        description="The name of the output column. Default: the field's name.",
-        examples=["stars"],
-    )
-    accept: Annotated[Accept | None, LOCAL, VERBATIM] = Field(
-        default=None,
-        description="Which answers to accept: a list of values, `{minimum, maximum}` or "
-        "`{pattern}`. Others are rejected, with their raw text. The model does not see it.",
-        examples=[["positive", "negative"], {"minimum": 1, "maximum": 5}],
-    )
-
-    def refuse_contradictions(self) -> None:
-        """Compare bounds, enum and accept with the type and with each other."""
-        self._check_bounds()
-        self._check_enum()
-        self._check_accept()
-
-    def _check_bounds(self) -> None:
-        for name, bound in (("minimum", self.minimum), ("maximum", self.maximum)):
-            if bound is None:
-                continue
-            if self.type not in _NUMBERS:
-                text = f"is {bound}, but the field is a {self.type}; bounds are for numbers"
-                raise refused_at((name,), text, bound)
-            if not belongs(bound, self.type):
-                text = f"is {bound}; it must be a whole number, as the field is an integer"
-                raise refused_at((name,), text, bound)
-        refuse_crossed(self.minimum, self.maximum)
-
-    def _check_enum(self) -> None:
-        if self.enum is None:
-            return
-        text = complaint(self.enum, self.type)
-        if self.type == "boolean":
-            text = "is for strings and numbers; a boolean is true or false anyway: remove it"
-        beyond = [value for value in self.enum if outside(value, self.minimum, self.maximum)]
-        if not text and beyond:
-            text = f"lists {shown(beyond[0])}, which lies outside minimum and maximum"
-        if text:
-            raise refused_at(("enum",), text, self.enum)
-
-    def _check_accept(self) -> None:
-        text = None
-        if isinstance(self.accept, AcceptList):
-            text = complaint(self.accept.values, self.type) or self._beyond(self.accept)
-        elif isinstance(self.accept, AcceptRange) and self.type not in _NUMBERS:
-            text = f"has bounds, but the field is a {self.type}; bounds are for numbers"
-        elif isinstance(self.accept, AcceptPattern) and self.type != "string":
-            text = f"has a pattern, but the field is of type {self.type}; patterns are for strings"
-        if text is None and self._accepts_nothing():
-            text = "accepts no value that the model may give; widen it, or change the field"
-        if text:
-            raise refused_at(("accept",), text, self.accept)
-
-    def _beyond(self, accept: AcceptList) -> str | None:
-        """Return which listed value the model may not give anyway, if there is one."""
-        for value in accept.values:
-            if self.enum is not None and value not in self.enum:
-                return f"lists {shown(value)}, which is not in enum"
-            if outside(value, self.minimum, self.maximum):
-                return f"lists {shown(value)}, which lies outside minimum and maximum"
-        return None
-
-    def _accepts_nothing(self) -> bool:
-        """Return whether a rule and what the model may give have nothing in common."""
-        rule, allowed = self.accept, self.enum
-        if isinstance(rule, AcceptPattern):
-            fits = re.compile(rule.pattern).fullmatch
-            return allowed is not None and not any(fits(str(value)) for value in allowed)
-        if not isinstance(rule, AcceptRange):
-            return False
-        if allowed is not None:
-            return all(outside(value, rule.minimum, rule.maximum) for value in allowed)
-        lows = [bound for bound in (self.minimum, rule.minimum) if bound is not None]
-        highs = [bound for bound in (self.maximum, rule.maximum) if bound is not None]
-        return bool(lows and highs) and max(lows) > min(highs)
+_ImportPath = Annotated[FilledText, AfterValidator(_import_path)]
 
 
 class Output(Part):
@@ -163,39 +74,174 @@ class Output(Part):
         description="The fields of a structured answer, by name. The names are sent, and so "
         "part of the question. Empty: the answer is plain text.",
     )
+    model: Annotated[_ImportPath | None, QUESTION] = Field(
+        default=None,
+        description="A Pydantic model by import path, instead of `fields`: its JSON schema is "
+        "sent, its validation decides what is accepted. Looked for beside the declaration too.",
+        examples=["my_module:Review"],
+    )
+    format: Annotated[Literal["text", "json"], LOCAL] = Field(
+        default="text",
+        description="How a plain text answer is read. `json`: as any JSON, into one column, or "
+        "into those of `types`; say in the prompt what you want.",
+        examples=["json"],
+    )
+    pattern: Annotated[
+        Annotated[FilledText, AfterValidator(_named_groups)] | None, LOCAL, VERBATIM
+    ] = Field(
+        default=None,
+        description="A regular expression (Python's) with named groups: the first place of a "
+        "plain text answer where it matches fills a column for each group.",
+        examples=["(?P<label>good|bad), (?P<stars>[0-9]) stars"],
+    )
+    choice: Choice | None = Field(
+        default=None,
+        description="The values that a plain text answer may stand for: a list, or each value "
+        "with other words for it.",
+    )
+    function: Annotated[_ImportPath | None, LOCAL] = Field(
+        default=None,
+        description="A function of your own by import path: it is given the text of an answer, "
+        "and returns the value, or a mapping with the columns of `types`.",
+        examples=["my_module:parse"],
+    )
+    types: Annotated[dict[Column, ColumnType], LOCAL] = Field(
+        default={},
+        description="The columns that `format: json` or `function` fill, or the types of a "
+        "pattern's groups (else text): string, integer, number, boolean; json is any value, as "
+        "JSON text.",
+        examples=[{"stars": "integer"}],
+    )
     column: Annotated[Column, LOCAL] = Field(
         default="response",
         description="The name of the output column of a plain text answer.",
         examples=["summary"],
     )
+    repair: Annotated[Annotated[tuple[Repair, ...], BeforeValidator(_once_each)] | None, LOCAL] = (
+        Field(
+            default=None,
+            description="What is taken off an answer that cannot be read as it is; each use is "
+            "noted in `_flags` and counted. `thoughts` (all up to `</think>`) and `fences` (of "
+            "Markdown) are the default wherever a text is read as something; `trailing_commas` and "
+            "`prose` (round one JSON object) are for JSON.",
+            examples=[["thoughts", "fences", "prose"]],
+        )
+    )
+
+    @property
+    def kind(self) -> Kind:
+        """How an answer is read."""
+        if self.model is not None:
+            return "model"
+        if self.fields:
+            return "fields"
+        if self.format == "json":
+            return "json"
+        kinds: tuple[Kind, ...] = ("pattern", "choice", "function")
+        return next((one for one in kinds if getattr(self, one) is not None), "text")
+
+    @property
+    def repairs(self) -> tuple[Repair, ...]:
+        """What may be taken off an answer: as declared, or what is safe for this kind."""
+        if self.repair is not None:
+            return self.repair
+        return () if self.kind in ("text", "function") else _SAFE
 
     def columns(self) -> tuple[str, ...]:
         """Return the names of the output columns, in declared order."""
-        if not self.fields:
-            return (self.column,)
-        return tuple(field.column or name for name, field in self.fields.items())
+        if self.fields:
+            return tuple(field.column or name for name, field in self.fields.items())
+        return tuple(self.column_types())
+
+    def column_types(self) -> dict[str, str]:
+        """Return the output columns and their declared types, in declared order."""
+        if self.fields:
+            return {field.column or name: field.type for name, field in self.fields.items()}
+        if self.pattern is not None:
+            groups = re.compile(self.pattern).groupindex
+            return {name: self.types.get(name, "string") for name in groups}
+        if self.types:
+            return dict(self.types)
+        return {self.column: "json" if self.format == "json" else "string"}
+
+    def fields_by_column(self) -> dict[str, OutputField]:
+        """Return the declared fields by the columns that they become; none for plain text."""
+        return {field.column or name: field for name, field in self.fields.items()}
+
+    def with_fields(self, fields: Mapping[str, OutputField]) -> Output:
+        """Return the same with the fields of the model that it names."""
+        whole = self.model_copy(update={"fields": dict(fields)})
+        whole._check_columns()
+        return whole
 
     def refuse_contradictions(self) -> None:
-        """Refuse a column without a use, and two fields that become one column."""
-        self._check_kind_of_answer()
+        """Refuse two ways to read an answer, what has no use, and columns that are one."""
+        self._check_one_kind()
+        self._check_types()
+        self._check_column()
+        self._check_repair()
         self._check_columns()
 
-    def _check_kind_of_answer(self) -> None:
-        if self.fields and "column" in self.model_fields_set:
-            raise refused_at(
-                ("column",),
-                f"is {shown(self.column)}, the column of a plain text answer, but there are "
-                "fields; rename them with output.fields.<name>.column",
-                self.column,
-            )
+    def _check_one_kind(self) -> None:
+        given = {
+            "fields": bool(self.fields),
+            "model": self.model is not None,
+            "format": self.format == "json",
+            "pattern": self.pattern is not None,
+            "choice": self.choice is not None,
+            "function": self.function is not None,
+        }
+        ways = [name for name, there in given.items() if there]
+        if len(ways) > 1:
+            text = f"is there, and so is output.{ways[0]}: an answer is read one way; remove one"
+            raise refused_at((ways[1],), text, None)
+
+    def _check_types(self) -> None:
+        if not self.types:
+            return
+        if self.kind not in ("json", "pattern", "function"):
+            text = "are for format: json, a pattern or a function; remove them"
+            raise refused_at(("types",), text, None)
+        if self.pattern is None:
+            return
+        groups = re.compile(self.pattern).groupindex
+        for name, kind in self.types.items():
+            if name not in groups:
+                text = f"is no group of the pattern; those are: {', '.join(groups)}"
+                raise refused_at(("types", name), text, None)
+            if kind == "json":
+                text = "is json; a group of a pattern is a string, integer, number or boolean"
+                raise refused_at(("types", name), text, None)
+
+    def _check_column(self) -> None:
+        if "column" not in self.model_fields_set:
+            return
+        if self.kind == "model":
+            self._refuse_column("the columns are those of the model; remove it")
+        if self.column in self.columns() and not self.fields:
+            return
+        if self.fields:
+            self._refuse_column("there are fields; rename them with output.fields.<name>.column")
+        names = ", ".join(self.columns())
+        self._refuse_column(f"the answer becomes the columns {names}; remove it")
+
+    def _refuse_column(self, why: str) -> Never:
+        text = f"is {shown(self.column)}, the column of a plain text answer, but {why}"
+        raise refused_at(("column",), text, self.column)
+
+    def _check_repair(self) -> None:
+        for one in self.repair or ():
+            if one not in _SAFE and self.kind not in _OF_JSON:
+                text = f"has {one}, which is for answers that are read as JSON; remove it"
+                raise refused_at(("repair",), text, None)
 
     def _check_columns(self) -> None:
         seen: dict[str, str] = {}
-        for name, column in zip(self.fields, self.columns(), strict=False):
+        for name, column in zip(self.fields or self.columns(), self.columns(), strict=True):
             other = seen.setdefault(same_column(column), name)
             if other != name:
                 raise refused_at(
-                    ("fields", name),
+                    ("fields" if self.fields else "types", name),
                     f"becomes the column {shown(column)}, and so does the field {shown(other)}; "
                     "give one of them another `column` (capitals make no difference)",
                     column,
@@ -205,6 +251,6 @@ class Output(Part):
     def _without_unused_column(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what does not apply, so that what is written down can be read back."""
         values: dict[str, Any] = handler(self)
-        if self.fields:
+        if self.fields or self.kind == "model" or self.column not in self.columns():
             values.pop("column", None)
         return values

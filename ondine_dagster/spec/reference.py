@@ -133,12 +133,12 @@ def _section_models(model: type[BaseModel]) -> Iterator[type[Part]]:
             yield part
 
 
-def _walk(model: type[BaseModel]) -> Iterator[type[Part]]:
+def _walk(model: type[BaseModel], outer: tuple[type[BaseModel], ...] = ()) -> Iterator[type[Part]]:
     for info in model.model_fields.values():
         for part in _classes(info.annotation):
-            if issubclass(part, Part):
+            if issubclass(part, Part) and part not in outer:
                 yield part
-                yield from _walk(part)
+                yield from _walk(part, (*outer, part))
 
 
 def _classes(annotation: Any) -> Iterator[type]:

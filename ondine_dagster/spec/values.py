@@ -9,7 +9,9 @@ from pydantic import BeforeValidator
 
 from ondine_dagster.spec.problems import shown
 
-FieldType = Literal["string", "integer", "number", "boolean"]
+FieldType = Literal["string", "integer", "number", "boolean", "object", "array"]
+# of a column that is read from a plain text answer; json: any value, kept as JSON text
+ColumnType = Literal["string", "integer", "number", "boolean", "json"]
 Scalar = str | int | float | bool
 _YAML_TRAP = ' (YAML reads yes, no, on and off as true and false: put them in quotes, "yes")'
 
@@ -27,7 +29,7 @@ def _finite(value: Scalar) -> bool:
 ListedValue = Annotated[Scalar, BeforeValidator(_scalar)]
 
 
-def belongs(value: Scalar, field_type: FieldType) -> bool:
+def belongs(value: Scalar, field_type: str) -> bool:
     """Return whether an answer of this type can be this value. True is no number here."""
     if isinstance(value, bool) or field_type == "boolean":
         return isinstance(value, bool) and field_type == "boolean"
@@ -35,11 +37,13 @@ def belongs(value: Scalar, field_type: FieldType) -> bool:
         return isinstance(value, str)
     if field_type == "integer":
         return isinstance(value, int)
-    return isinstance(value, (int, float))
+    return field_type == "number" and isinstance(value, (int, float))
 
 
-def complaint(values: tuple[Scalar, ...], field_type: FieldType) -> str | None:
+def complaint(values: tuple[Scalar, ...], field_type: str) -> str | None:
     """Return what is wrong with a list of values for a field of this type, if anything is."""
+    if field_type in ("object", "array", "json"):
+        return f"lists values, but an answer of type {field_type} is none of them"
     if not values:
         return "is empty; it must list at least one value, or be left out"
     stranger = next((value for value in values if not belongs(value, field_type)), None)

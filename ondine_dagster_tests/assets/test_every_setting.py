@@ -42,7 +42,7 @@ from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.features import context_window
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
-from ondine_dagster.llm.structured import Rejection
+from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.settings import load_settings
 from ondine_dagster.simulator import Simulator
 from ondine_dagster.spec import Dataset
@@ -74,6 +74,7 @@ ANSWERS = (
     {"label": "mixed", "score": 10},
     {"score": 0},
 )
+TEXTS = ("good", "It is good.", "bad", '```json\n{"score": 1}\n```', 'So: {"score": 2}.')
 
 
 @pytest.fixture
@@ -232,7 +233,8 @@ def _bodies(provider: Provider, messages: str) -> list[bytes]:
 
 
 def _read(pipeline: Pipeline) -> list[Any]:
-    read = [pipeline.reader.read(json.dumps(answer)) for answer in ANSWERS]
+    texts = [*map(json.dumps, ANSWERS), *TEXTS]
+    read = [pipeline.reader.read(text) for text in texts]
     return [(one.code if isinstance(one, Rejection) else one) for one in read]
 
 
@@ -384,6 +386,16 @@ SHOWS_IN: Mapping[str, str] = {
     "output.fields.*.maximum": "request",
     "output.fields.*.description": "request",
     "output.fields.*.required": "request",
+    **{path: "request" for path in CHANGES if ".properties.*." in path or ".items." in path},
+    "output.model": "request",
+    "output.format": "answers",
+    "output.pattern": "columns",
+    "output.choice.values": "answers",
+    "output.choice.anywhere": "answers",
+    "output.function": "answers",
+    "output.types": "columns",
+    "output.repair": "answers",
+    "output.fields.*.synonyms": "answers",
     "output.fields.*.column": "columns",
     "output.fields.*.accept": "answers",
     "output.fields.*.accept.minimum": "answers",

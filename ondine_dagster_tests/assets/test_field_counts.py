@@ -6,7 +6,7 @@ import pytest
 
 from ondine_dagster.assets.field_counts import FieldCounts, from_note, merged, to_note
 from ondine_dagster.assets.field_verdicts import Expected, _problems, expected_of
-from ondine_dagster.llm.structured import Value
+from ondine_dagster.llm.field_checks import Value
 from ondine_dagster.spec import Dataset
 from ondine_dagster_tests.spec.declarations import attributes
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from ondine_dagster.engine.rows import Outcome
+from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.registry import build_provider
-from ondine_dagster.llm.structured import AnswerReader, wire_schema
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import Simulator, TokenRules
 from ondine_dagster.spec import Llm, Output
 from ondine_dagster_tests.engine.harness import Harness, Run, question

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.attachments import Attachment
 from ondine_dagster.llm.packing import ItemProblem, new_codes, packable
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.registry import build_packing
-from ondine_dagster.llm.structured import AnswerReader, Rejection, wire_schema
+from ondine_dagster.llm.rejection import Rejection
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.spec import Output
 
 OUTPUT = Output.model_validate(

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
-from ondine_dagster.llm.structured import AnswerReader, Rejection, wire_schema
+from ondine_dagster.llm.rejection import Rejection
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.spec import Output
 
 

@@ -34,12 +34,38 @@ class Change:
         )
 
 
+_OWN = "ondine_dagster_tests.own_answers"
 _SCORE = "output.fields.score"
 _LABEL = "output.fields.label"
 _NOTE = "output.fields.note"
 _LABEL_CHECK, _SCORE_CHECK = "checks.fields.label", "checks.fields.score"
 _PLAIN_TEXT = attributes(output={})
 _TIER = "llm.prices.tiers"
+
+
+def _text(at: str, before: Any, after: Any, **output: Any) -> Change:
+    """Change how a plain text answer is read."""
+    return Change(f"output.{at}", before, after, attributes(output=output))
+
+
+def _nested(where: str, key: str, before: Any, after: Any) -> Change:
+    """Change what an object, or each item of an array, is asked to hold."""
+    kind = {"description": "string", "type": "string", "enum": "string"}.get(key, "integer")
+    shapes = [{"type": kind, key: value} for value in (before, after)]
+    if where == "items":
+        return Change(_NOTE, *({"type": "array", "items": shape} for shape in shapes))
+    declared = ({"type": "object", "properties": {"part": shape}} for shape in shapes)
+    return Change(_NOTE, *declared)
+
+
+_NESTED = {
+    "type": ("string", "boolean"),
+    "enum": (["a"], ["a", "b"]),
+    "minimum": (0, 1),
+    "maximum": (10, 5),
+    "description": ("0 to 10", "Stars."),
+    "required": (True, False),
+}
 
 
 def _tier(key: str, before: Any, after: Any) -> Change:
@@ -370,6 +396,22 @@ CHANGES: dict[str, Change] = {
     "output.fields.*.maximum": Change(f"{_SCORE}.maximum", 10, 5),
     "output.fields.*.description": Change(f"{_SCORE}.description", "0 to 10", "Stars."),
     "output.fields.*.required": Change(f"{_LABEL}.required", True, False),
+    **{
+        f"output.fields.*.{place}.{key}": _nested(place.partition(".")[0], key, *values)
+        for place in ("properties.*", "items")
+        for key, values in _NESTED.items()
+    },
+    "output.fields.*.synonyms": Change(
+        f"{_NOTE}.synonyms", {"c": ["other"]}, {"c": ["other", "a"]}
+    ),
+    "output.model": _text("model", f"{_OWN}:Labelled", f"{_OWN}:Rated"),
+    "output.format": _text("format", "text", "json"),
+    "output.pattern": _text("pattern", "(?P<first>[a-z]+)", "(?P<word>[a-z]+)"),
+    "output.choice.values": _text("choice.values", ["good"], ["good", "bad"]),
+    "output.choice.anywhere": _text("choice.anywhere", False, True, choice={"values": ["good"]}),
+    "output.function": _text("function", f"{_OWN}:first_word", f"{_OWN}:last_word"),
+    "output.types": _text("types", {"score": "integer"}, {"score": "number"}, format="json"),
+    "output.repair": _text("repair", ["fences"], ["prose"], format="json"),
     "output.fields.*.column": Change(f"{_SCORE}.column", "score", "stars"),
     "output.fields.*.accept": Change(f"{_LABEL}.accept", ["good"], ["bad"]),
     "output.fields.*.accept.minimum": Change(f"{_SCORE}.accept", {"minimum": 1}, {"minimum": 2}),

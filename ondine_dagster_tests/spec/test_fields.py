@@ -11,6 +11,8 @@ from ondine_dagster.spec import Dataset
 from ondine_dagster.spec.fields import all_fields, declared_fields, field_at
 from ondine_dagster_tests.spec.changes import CHANGES
 
+SHAPE = ("type", "enum", "minimum", "maximum", "description", "required")
+
 
 @pytest.mark.behaviour("E-4")
 def test_the_table_of_changes_names_every_setting_exactly_once() -> None:
@@ -82,6 +84,9 @@ def test_what_is_asked_is_told_apart_from_what_is_local() -> None:
         "output.fields.*.maximum",
         "output.fields.*.description",
         "output.fields.*.required",
+        "output.model",
+        *(f"output.fields.*.properties.*.{key}" for key in SHAPE),
+        *(f"output.fields.*.items.{key}" for key in SHAPE),
     }
 
 

@@ -398,7 +398,7 @@ def test_types_of_a_parquet_source_are_refused() -> None:
         (Prompt, {"template": "{{"}, "`prompt.template` is no valid Jinja template"),
         (DeclaredPrices, {}, "`llm.prices.input_per_million_usd` is missing"),
         (Output, {"columns": "x"}, "unknown key `columns` in output; did you mean `column`?"),
-        (OutputField, {"type": "array"}, "`output.fields.*.type` is 'array'"),
+        (OutputField, {"type": "list"}, "`output.fields.*.type` is 'list'; did you mean 'array'?"),
         (AcceptRange, {}, "`output.fields.*.accept` has no bounds"),
         (AcceptPattern, {"pattern": "("}, "`output.fields.*.accept.pattern` is '('"),
     ],

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from ondine_dagster.engine.rows import Outcome
+from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.attachments import Kind
 from ondine_dagster.llm.errors import ErrorCode
-from ondine_dagster.llm.structured import AnswerReader, wire_schema
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import TokenRules, answer, prompt_sha256
 from ondine_dagster.spec import Output
 from ondine_dagster.spec.providers import PROVIDERS, entry_of
