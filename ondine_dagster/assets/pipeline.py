@@ -185,7 +185,8 @@ class Pipeline:
 
     def _provider_of(self, llm: Llm, section: str = "") -> Provider:
         try:
-            return build_provider(llm, wire_schema(self.dataset.output.fields), self._folders)
+            schema, same = wire_schema(self.dataset.output.fields), self.renderer.static_messages
+            return build_provider(llm, schema, self._folders, same)
         except OndineError as error:
             text = str(error)
             if section:

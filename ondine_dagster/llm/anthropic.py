@@ -18,6 +18,7 @@ from ondine_dagster.llm.asking_for_fields import FieldsRequest
 from ondine_dagster.llm.attachments import Attachment
 from ondine_dagster.llm.capabilities import capabilities_of
 from ondine_dagster.llm.chat import ChatCompletions
+from ondine_dagster.llm.prompt_cache import marked
 from ondine_dagster.llm.provider import Completion, Schema
 from ondine_dagster.llm.structured import compact_json
 from ondine_dagster.spec import AnthropicSettings, Llm
@@ -32,17 +33,17 @@ _START_OF_SYSTEM, _END_OF_SYSTEM = '[{"content":', ',"role":"system"},'
 class Anthropic(ChatCompletions):
     """One model of Anthropic.
 
-    A system message is marked for the cache once it comes a second time: one that names columns
-    differs by row, and would only be paid to write.
+    The end of what is the same for all rows is marked for the cache: of the system message, or of
+    the last example. A message that differs by row is not, it would only be paid to write.
     """
 
     path: ClassVar[str] = "messages"
+    static_messages = 0
 
     def __init__(self, llm: Llm, schema: Schema | None) -> None:
         super().__init__(llm, schema)
         time = (llm.anthropic or AnthropicSettings()).cache
         self._mark = "" if time == "none" else compact_json(_cache_control(time))
-        self._last_system: str | None = None
 
     def headers(self, key: SecretStr | None) -> dict[str, str]:
         """Return the request headers; `x-api-key` only where there is a key."""
@@ -53,6 +54,8 @@ class Anthropic(ChatCompletions):
 
     def body(self, messages_json: str, ceiling: int) -> bytes:
         """Return the request body, the system message on top."""
+        own_system = _END_OF_SYSTEM in messages_json
+        examples = max(0, self.static_messages - own_system)
         messages = self._messages(messages_json)
         system = ""
         # text in a JSON string has no bare quotes, so this is where the message ends
@@ -61,7 +64,10 @@ class Anthropic(ChatCompletions):
             text = messages[len(_START_OF_SYSTEM) : end]
             messages = "[" + messages[end + len(_END_OF_SYSTEM) :]
             if text != '""':  # a template may come to nothing, which is refused
-                system = f',"system":{self._marked(text)}'
+                same = self.static_messages > 0 or not own_system
+                system = f',"system":{self._marked(text) if same and not examples else text}'
+        if examples and self._mark:
+            messages = marked(messages, examples, self._mark)
         parts = (self._head, messages, system, self._ceiling_field, str(ceiling), self._tail)
         return "".join(parts).encode()
 
@@ -75,9 +81,7 @@ class Anthropic(ChatCompletions):
         return [*(_block(*one) for one in attached), {"type": "text", "text": text}]
 
     def _marked(self, text: str) -> str:
-        """Return the system message, with the mark where it has come before."""
-        repeated, self._last_system = text == self._last_system, text
-        if not repeated or not self._mark:
+        if not self._mark:
             return text
         return f'[{{"type":"text","text":{text},"cache_control":{self._mark}}}]'
 

@@ -19,6 +19,7 @@ from ondine_dagster.llm.chat import ChatCompletions
 from ondine_dagster.llm.classify import failure_inside
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster.llm.prices import Cost
+from ondine_dagster.llm.prompt_cache import marked
 from ondine_dagster.llm.provider import GENERATION_ID, Completion, Schema, Usage, Verdict
 from ondine_dagster.llm.reply_json import as_count, as_money, as_object, as_text
 from ondine_dagster.llm.structured import compact_json
@@ -45,7 +46,6 @@ _BROKEN_OFF = frozenset({ErrorCode.REPLY_HAS_ERROR, ErrorCode.FINISH_ERROR})
 _EMPTY = frozenset({ErrorCode.CONTENT_NULL, ErrorCode.CONTENT_BLANK})
 _A_FILE = '"type":"file"'  # inside JSON strings its quotes are escaped
 _READ_BY_THE_MODEL = b',"plugins":[{"id":"file-parser","pdf":{"engine":"native"}}]}'
-_SYSTEM_BEGINS, _SYSTEM_ENDS = '[{"content":', ',"role":"system"}'
 _SAMPLING = ("temperature", "top_p", "seed")
 # the settings that go into `provider` as they are
 _ROUTING = (
@@ -66,10 +66,14 @@ _ROUTING = (
 class OpenRouter(ChatCompletions):
     """One model, and those in its place, behind OpenRouter."""
 
+    static_messages = 0
+
     def __init__(self, llm: Llm, schema: Schema | None) -> None:
         self._settings = llm.openrouter or OpenRouterSettings()
         super().__init__(llm, schema)
         self._own_headers = _headers(self._settings)
+        ttl = self._settings.prompt_cache
+        self._mark = compact_json({"type": "ephemeral", "ttl": ttl}) if ttl else ""
 
     def headers(self, key: SecretStr | None) -> dict[str, str]:
         """Return the request headers, with those that say who asks."""
@@ -124,10 +128,12 @@ class OpenRouter(ChatCompletions):
         return _NO_TOKEN if _is_empty(completion) else completion
 
     def _messages(self, messages_json: str) -> str:
-        """Return the messages, the system message marked for the cache where that is declared."""
+        """Return the messages, marked for the cache where they stop being the same for all rows."""
         messages = super()._messages(messages_json)
-        ttl = self._settings.prompt_cache
-        return _marked(messages, ttl) if ttl else messages
+        # a message of its own may tell the schema, and comes first
+        added = messages.count('"role":') - messages_json.count('"role":')
+        same = self.static_messages + added
+        return marked(messages, same, self._mark) if self._mark and same else messages
 
     def _parameters(self, llm: Llm) -> dict[str, Any]:
         settings = self._settings
@@ -220,19 +226,6 @@ def _headers(settings: OpenRouterSettings) -> dict[str, str]:
         "x-openrouter-cache-ttl": str(seconds) if seconds else None,
     }
     return {name: value for name, value in named.items() if value}
-
-
-def _marked(messages_json: str, ttl: str) -> str:
-    """Return the messages with their system message, where there is one, marked for the cache.
-
-    The end of the message is found in the text: inside JSON strings its quotes are escaped.
-    """
-    begin, end = len(_SYSTEM_BEGINS), messages_json.find(_SYSTEM_ENDS)
-    if not messages_json.startswith(_SYSTEM_BEGINS + '"') or end < 0:
-        return messages_json
-    control = compact_json({"type": "ephemeral", "ttl": ttl})
-    part = f'{{"cache_control":{control},"text":{messages_json[begin:end]},"type":"text"}}'
-    return f"{_SYSTEM_BEGINS}[{part}]{messages_json[end:]}"
 
 
 def _with_headers(completion: Completion, headers: Mapping[str, str]) -> Completion:

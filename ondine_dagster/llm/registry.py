@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.own_code import load
 from ondine_dagster.llm.packing import Packing
+from ondine_dagster.llm.prompt_cache import MarksCache
 from ondine_dagster.llm.provider import InProcess, Provider, Schema
 from ondine_dagster.spec import Llm
 from ondine_dagster.spec.providers import PROVIDERS
@@ -24,17 +25,24 @@ _PACKINGS: Mapping[PackKind, str] = {
 _MEMBERS = tuple(name for name in vars(Provider) if not name.startswith("_"))
 
 
-def build_provider(llm: Llm, schema: Schema | None, folders: Iterable[Path] = ()) -> Provider:
+def build_provider(
+    llm: Llm, schema: Schema | None, folders: Iterable[Path] = (), static_messages: int = 0
+) -> Provider:
     """Return the model whose answers fit a JSON schema; without one they are plain text.
 
-    A provider of one's own is looked for where Python finds its modules, then in `folders`. Raises
-    OndineError for a model whose price nobody knows, and for a class that is no provider.
+    A provider of one's own is looked for where Python finds its modules, then in `folders`. So many
+    messages at the start are the same for all rows: their end is marked where a cache needs that.
+    Raises OndineError for a model whose price nobody knows, and for a class that is no provider.
     """
     if llm.provider in PROVIDERS:
         module, _, name = llm.entry.implementation.partition(":")
         make: _Make = getattr(import_module(module), name)
-        return make(llm, schema)
-    return _own_provider(llm, schema, folders)
+        made = make(llm, schema)
+    else:
+        made = _own_provider(llm, schema, folders)
+    if isinstance(made, MarksCache):
+        made.static_messages = static_messages
+    return made
 
 
 def build_packing(

@@ -92,6 +92,18 @@ def content_text(message: Mapping[str, Any]) -> str:
     return "\n".join(part for part in parts if isinstance(part, str))
 
 
+def marked_prefix(messages: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Return the text up to the last part that is marked for a cache, and for how long: 5m, 1h."""
+    found, text = None, ""
+    for message in messages:
+        text += content_text(message)
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if mark := part.get("cache_control"):
+                found = text, str(mark.get("ttl", "5m"))
+    return found
+
+
 def read_request(body: bytes | bytearray) -> ChatRequest:
     """Parse a request body.
 

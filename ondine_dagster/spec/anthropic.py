@@ -26,9 +26,9 @@ class AnthropicSettings(Part):
 
     cache: Annotated[CacheTime, REQUEST] = Field(
         default="5m",
-        description="How long Anthropic keeps the system message after its last use. Writing it "
-        "costs 1.25 times other input, 2 times for `1h`; reading it a tenth. It is marked once it "
-        "comes a second time, so one that differs by row is never written.",
+        description="How long Anthropic keeps what is the same for all rows, system message and "
+        "examples, after its last use. Writing it costs 1.25 times other input, 2 times for `1h`; "
+        "reading it a tenth. A system message that names columns is never written.",
         examples=["1h"],
     )
     thinking: Annotated[Literal["adaptive", "disabled", "between_tools"] | None, QUESTION] = Field(

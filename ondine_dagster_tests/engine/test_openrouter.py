@@ -113,7 +113,7 @@ def test_writing_the_cache_costs_no_more_than_was_set_aside(
         "max_tokens": 1,
         "openrouter": {"prompt_cache": lives},
     }
-    harness.provider = build_provider(Llm.model_validate(llm), {})
+    harness.provider = build_provider(Llm.model_validate(llm), {}, static_messages=1)
     system = "You label rows. " * 500
     rows = [
         replace(question(f"[[token={n}]]"), messages=messages_json(system, f"[[token={n}]]"))

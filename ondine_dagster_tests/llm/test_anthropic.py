@@ -21,7 +21,7 @@ from ondine_dagster.llm.prices import Prices
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 from ondine_dagster.llm.registry import build_provider
-from ondine_dagster.llm.structured import wire_schema
+from ondine_dagster.llm.structured import compact_json, wire_schema
 from ondine_dagster.simulator import ServerLimits, Simulator
 from ondine_dagster.spec import Llm, Output, format_errors
 from ondine_dagster_tests.engine.harness import Harness, Run, question, questions
@@ -38,11 +38,12 @@ _REQUEST: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)
 PRICES = {"input_per_million_usd": 10, "output_per_million_usd": 50}
 
 
-def made(fields: Any = None, **llm: Any) -> Provider:
+def made(fields: Any = None, static: int = 0, **llm: Any) -> Provider:
     declared = {"provider": "anthropic", "name": MODEL, **llm}
     return build_provider(
         Llm.model_validate(declared),
         wire_schema(Output.model_validate({"fields": fields or {}}).fields),
+        static_messages=static,
     )
 
 
@@ -61,21 +62,31 @@ def test_the_system_message_stands_on_top_where_there_is_one() -> None:
         assert body(made(), none).keys() == {"model", "messages", "max_tokens"}
 
 
-def test_a_system_message_is_marked_for_the_cache_once_it_comes_again() -> None:
-    provider = made()
-    assert body(provider, "One.")["system"] == "One."
-    (block,) = body(provider, "One.", "Another row.")["system"]
+def test_a_system_message_is_marked_for_the_cache_where_it_is_the_same_for_all_rows() -> None:
+    (block,) = body(made(static=1), "One.")["system"]
     assert block == {"type": "text", "text": "One.", "cache_control": {"type": "ephemeral"}}
-    by_row = made()
-    assert [body(by_row, f"Row {n}.")["system"] for n in range(3)] == ["Row 0.", "Row 1.", "Row 2."]
+    assert body(made(), "Row 1.")["system"] == "Row 1."
+
+
+@pytest.mark.parametrize("system", ["One.", None])
+def test_the_last_example_ends_what_is_cached(system: str | None) -> None:
+    asked = json.loads(messages_json(system, "Row 1."))
+    example = [("user", 'Q ","role":"user"},'), ("assistant", "A")]
+    asked[-1:-1] = [{"content": text, "role": role} for role, text in example]
+    provider = made(static=2 + (system is not None))
+    said = json.loads(provider.body(compact_json(asked), 9))
+    assert said.get("system") == system
+    question, answer, row = said["messages"]
+    assert question["content"] == 'Q ","role":"user"},'
+    assert answer["content"] == [{"type": "text", "text": "A"} | _with({"type": "ephemeral"})]
+    assert row["content"] == "Row 1."
 
 
 @pytest.mark.parametrize(
     ("cache", "mark"), [("1h", {"type": "ephemeral", "ttl": "1h"}), ("none", None)]
 )
 def test_how_long_it_is_kept_is_declared(cache: str, mark: Any) -> None:
-    provider = made(anthropic={"cache": cache})
-    system = [body(provider, "One.")["system"] for _ in range(2)][-1]
+    system = body(made(static=1, anthropic={"cache": cache}), "One.")["system"]
     assert system == ("One." if mark is None else [{"type": "text", "text": "One."} | _with(mark)])
 
 
@@ -389,14 +400,14 @@ def test_the_ledger_has_what_the_cache_cost_to_the_picodollar(
 ) -> None:
     with closing(Harness(tmp_path, simulator.base_url)) as harness:
         harness.provider = made(
-            base_url=simulator.base_url, prices=PRICES, anthropic={"cache": cache}
+            static=1, base_url=simulator.base_url, prices=PRICES, anthropic={"cache": cache}
         )
         run = _asked(harness, 4, SYSTEM)
     assert run.texts == ["t0", "t1", "t2", "t3"]
     usages = [row.usage for row in run.rows]
     marked = 0 if cache == "none" else 800
-    assert [one.cache_write_tokens for one in usages] == [0, marked, 0, 0]
-    assert [one.cached_tokens for one in usages] == [0, 0, marked, marked]
+    assert [one.cache_write_tokens for one in usages] == [marked, 0, 0, 0]
+    assert [one.cached_tokens for one in usages] == [0, marked, marked, marked]
     assert sum(row.cost for row in run.rows) == simulator.bill.totals.picodollars
 
 

@@ -21,6 +21,7 @@ from ondine_dagster.llm.openrouter import (
 )
 from ondine_dagster.llm.prices import Cost, picodollars
 from ondine_dagster.llm.prompt import messages_json
+from ondine_dagster.llm.prompt_cache import MarksCache
 from ondine_dagster.llm.provider import Completion, Usage, Verdict
 from ondine_dagster.llm.registry import build_provider
 from ondine_dagster.llm.structured import compact_json, wire_schema
@@ -77,6 +78,7 @@ def provider(
 @pytest.mark.behaviour("P-6")
 def test_all_that_can_be_declared_is_in_the_request_of_the_golden_file() -> None:
     made = provider(EVERYTHING, FIELDS)
+    made.static_messages = 1
     body = made.body(MESSAGES, made.ceiling)
     assert body.decode() + "\n" == (GOLDEN / "openrouter_all.json").read_text(encoding="utf-8")
 
@@ -106,7 +108,11 @@ def test_the_headers_say_who_asks_and_how_long_an_answer_is_kept() -> None:
 @pytest.mark.parametrize("text", ["a", ',"role":"system"}', '[{"content":"x"', "\\", "😀\n"])
 def test_the_mark_of_the_cache_changes_no_text(text: str) -> None:
     made = provider({"prompt_cache": "5m"})
+    by_row = json.loads(made.body(messages_json(text, text), 9))["messages"]
+    assert by_row == json.loads(messages_json(text, text))
+    assert isinstance(made, MarksCache)
     for system in (text, None):
+        made.static_messages = int(system is not None)
         messages = json.loads(made.body(messages_json(system, text), 9))["messages"]
         *before, user = json.loads(messages_json(system, text))
         assert messages.pop() == user

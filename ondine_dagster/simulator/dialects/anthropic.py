@@ -1,6 +1,6 @@
 """Anthropic's Messages API (https://platform.claude.com/docs/en/api/messages).
 
-Owns the shape of its replies and errors, and its prompt cache: a marked system message is written
+Owns the shape of its replies and errors, and its prompt cache: what is marked is written
 once and read by later requests until it was not used for its time to live
 (https://platform.claude.com/docs/en/build-with-claude/prompt-caching).
 """
@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 from ondine_dagster.llm.prices import Prices, Rates
-from ondine_dagster.simulator.chat import ChatRequest, content_text
+from ondine_dagster.simulator.chat import ChatRequest
 from ondine_dagster.simulator.contents import CONTENTS, half
 from ondine_dagster.simulator.dialects.anthropic_request import (
     forced_tool,
@@ -170,25 +170,27 @@ class Anthropic(Dialect):
 
     def cache_use(self, request: ChatRequest, rules: TokenRules, tokens: int) -> tuple[int, int]:
         """Return what of the prompt was read from the cache, and what was written to it."""
-        lives = marked_for(request)
-        if lives is None:
+        marked = marked_for(request)
+        if marked is None:
             return super().cache_use(request, rules, tokens)
-        prefix = content_text(request.messages[0])
+        prefix, _ = marked
         size = min(tokens, rules.count(prefix))
         if size < MIN_CACHED_TOKENS:
             return 0, 0
-        known = self._cached_until.get(_prefix_key(request), 0) > self.clock()
+        known = self._cached_until.get(_prefix_key(request, prefix), 0) > self.clock()
         return (size, 0) if known else (0, size)
 
     def charged(self, request: ChatRequest, completion: Completion) -> None:
         """Keep what the request wrote to the cache or read there for its time to live, anew."""
-        lives = marked_for(request)
-        if lives is not None and completion.cached_tokens + completion.cache_write_tokens:
-            self._cached_until[_prefix_key(request)] = self.clock() + _SECONDS[lives]
+        marked = marked_for(request)
+        if marked is not None and completion.cached_tokens + completion.cache_write_tokens:
+            prefix, lives = marked
+            self._cached_until[_prefix_key(request, prefix)] = self.clock() + _SECONDS[lives]
 
     def prices(self, request: ChatRequest, prices: Prices) -> Prices:
         """Return the prices with those of the cache, which follow from that of other input."""
-        write = _WRITE[marked_for(request) or "5m"]
+        _, lives = marked_for(request) or ("", "5m")
+        write = _WRITE[lives]
 
         def with_cache(rates: Rates) -> Rates:
             return replace(
@@ -239,15 +241,15 @@ class Anthropic(Dialect):
         return {"data": [entry], "has_more": False, "first_id": model, "last_id": model}
 
 
-def _prefix_key(request: ChatRequest) -> bytes:
-    prefix = [request.model, content_text(request.messages[0])]
-    return hashlib.sha256(json.dumps(prefix).encode()).digest()
+def _prefix_key(request: ChatRequest, prefix: str) -> bytes:
+    return hashlib.sha256(json.dumps([request.model, prefix]).encode()).digest()
 
 
 def _usage(request: ChatRequest, completion: Completion) -> Payload:
     """Return the usage; tokens of the cache stand beside the other input, not in it."""
     read, written = completion.cached_tokens, completion.cache_write_tokens
-    for_an_hour = written if marked_for(request) == "1h" else 0
+    _, lives = marked_for(request) or ("", "")
+    for_an_hour = written if lives == "1h" else 0
     return {
         "input_tokens": completion.prompt_tokens - read - written,
         "cache_creation_input_tokens": written,

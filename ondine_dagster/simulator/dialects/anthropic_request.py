@@ -13,6 +13,7 @@ from ondine_dagster.simulator.chat import (
     ChatRequest,
     content_text,
     json_object,
+    marked_prefix,
     prompt_sha256,
     told_schema,
 )
@@ -76,14 +77,10 @@ def _messages(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield message
 
 
-def marked_for(request: ChatRequest) -> str | None:
-    """Return how long the system message shall stay in the cache: 5m, 1h, or not at all."""
-    system = request.document.get("system")
-    blocks = system if isinstance(system, list) else []
-    for block in blocks:
-        if mark := block.get("cache_control"):
-            return str(mark.get("ttl", "5m"))
-    return None
+def marked_for(request: ChatRequest) -> tuple[str, str] | None:
+    """Return the text that shall stay in the cache, and for how long; None where none shall."""
+    system = {"content": request.document.get("system")}
+    return marked_prefix([system, *request.document["messages"]])
 
 
 def _refuse_sampling(document: Mapping[str, Any]) -> None:

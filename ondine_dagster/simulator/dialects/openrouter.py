@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 from ondine_dagster.llm.prices import Prices, picodollars
-from ondine_dagster.simulator.chat import ChatRequest, read_request
+from ondine_dagster.simulator.chat import ChatRequest, marked_prefix, read_request
 from ondine_dagster.simulator.contents import half
 from ondine_dagster.simulator.dialects.dialect import Account, Change, ErrorForm, Headers
 from ondine_dagster.simulator.dialects.openai import OpenAI
@@ -145,9 +145,9 @@ class OpenRouter(OpenAI):
     def cache_use(self, request: ChatRequest, rules: TokenRules, tokens: int) -> tuple[int, int]:
         """Return what of the prompt was read from the cache, and what was written to it.
 
-        A marked system message is written by the first request of its model that has it.
+        What is marked is written by the first request of its model that has it.
         """
-        marked = _marked(request)
+        marked = marked_prefix(request.messages)
         if marked is None:
             return super().cache_use(request, rules, tokens)
         text, _ = marked
@@ -159,12 +159,12 @@ class OpenRouter(OpenAI):
         if (key := _cache_key(request)) is not None:
             now = self.clock()
             self._kept[key] = _Kept(completion, now, now + _cache_seconds(request))
-        if (marked := _marked(request)) is not None:
+        if (marked := marked_prefix(request.messages)) is not None:
             self._prefixes.add((request.model, marked[0]))
 
     def prices(self, request: ChatRequest, prices: Prices) -> Prices:
         """Return the prices, with those of a cache that is asked for."""
-        marked = _marked(request)
+        marked = marked_prefix(request.messages)
         if marked is None:
             return prices
         rates = prices.rates
@@ -244,14 +244,6 @@ class OpenRouter(OpenAI):
             return [(b"x-openrouter-cache-status", b"MISS"), *lives]
         age = (b"x-openrouter-cache-age", b"%d" % (now - kept.since))
         return [(b"x-openrouter-cache-status", b"HIT"), age, *lives]
-
-
-def _marked(request: ChatRequest) -> tuple[str, str] | None:
-    """Return the text of a system message that is marked for the cache, and for how long."""
-    content = request.messages[0].get("content")
-    part = content[0] if isinstance(content, list) and content else {}
-    mark = part.get("cache_control")
-    return None if mark is None else (str(part.get("text")), str(mark.get("ttl", "5m")))
 
 
 def _generation_id(request: ChatRequest, attempt: int) -> str:
