@@ -13,7 +13,7 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 
 from ondine_dagster.assets import watch
 from ondine_dagster.assets.follow_up import LABELLED, FollowUp
-from ondine_dagster.assets.keys import asset_key
+from ondine_dagster.assets.keys import asset_key, upstream_key
 from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.retry import RETRY_TAG
@@ -134,6 +134,19 @@ def _follow_up(pipeline: Pipeline, label: Any) -> dg.SensorDefinition:
     return follow_up
 
 
+def _source_now(pipeline: Pipeline, instance: dg.DagsterInstance) -> watch.Source:
+    """Return the state of the source; that of an upstream asset is its last materialization."""
+    if pipeline.dataset.source.asset is not None:
+        key = upstream_key(pipeline)
+        assert key is not None
+        last = instance.get_latest_materialization_event(key)
+        return watch.Source() if last is None else watch.event(last.run_id, last.timestamp)
+    try:
+        return look_at(pipeline.source_files())
+    except OndineError:
+        return watch.Source()
+
+
 def _watch(pipeline: Pipeline, snapshot: Any) -> dg.SensorDefinition:
     name = pipeline.name
 
@@ -146,11 +159,8 @@ def _watch(pipeline: Pipeline, snapshot: Any) -> dg.SensorDefinition:
         "on, as it costs money.",
     )
     def watch_source(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        try:
-            files = pipeline.source_files()
-        except OndineError:
-            files = []
-        found = watch.tick(watch.Cursor.read(context.cursor), look_at(files))
+        now = _source_now(pipeline, context.instance)
+        found = watch.tick(watch.Cursor.read(context.cursor), now)
         if found.warning:
             context.log.warning(f"{name}: {found.reason}")
         if not found.take:

@@ -17,8 +17,12 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset
 
 
-def build_definitions(dataset: Dataset, *, declared_in: Path, project_root: Path) -> dg.Definitions:
+def build_definitions(
+    dataset: Dataset, *, declared_in: Path, project_root: Path, loads_asset: bool = True
+) -> dg.Definitions:
     """Return the assets of `dataset`, what runs them by itself, and the resources they need.
+
+    `loads_asset`: an upstream asset is loaded through its IO manager; see `build_snapshot`.
 
     Raises OndineError where nobody knows the model's price, and where the declaration does not fit
     the source's columns; a source that cannot be read yet is checked by `snapshot`, before money is
@@ -27,15 +31,16 @@ def build_definitions(dataset: Dataset, *, declared_in: Path, project_root: Path
     pipeline = Pipeline(dataset, declared_in, project_root)
     pipeline.check_price()
     _check_columns(pipeline)
-    assets = dg.Definitions(assets=build_assets(pipeline), resources=resources(project_root))
+    stages = build_assets(pipeline, loads_asset=loads_asset)
+    assets = dg.Definitions(assets=stages, resources=resources(project_root))
     return dg.Definitions.merge(assets, build_automation(pipeline))
 
 
-def build_assets(pipeline: Pipeline) -> list[dg.AssetsDefinition]:
+def build_assets(pipeline: Pipeline, *, loads_asset: bool = True) -> list[dg.AssetsDefinition]:
     """Return the assets, in the order the data flows."""
     partitions = partitions_def(pipeline)
     stages = [
-        build_snapshot(pipeline),
+        build_snapshot(pipeline, loads_asset=loads_asset),
         build_raw_rows(pipeline, partitions),
         build_prompts(pipeline, partitions),
         build_responses(pipeline, partitions),

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from ondine_dagster.assets.partition_counts import RESULTS
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import IO_MANAGER
 
@@ -14,6 +15,14 @@ def asset_key(dataset: str, asset: str) -> dg.AssetKey:
     return dg.AssetKey([dataset, asset])
 
 
+def upstream_key(pipeline: Pipeline) -> dg.AssetKey | None:
+    """Return the asset that the source is; None where the rows come from elsewhere."""
+    source = pipeline.dataset.source
+    if source.dataset is not None:
+        return asset_key(source.dataset, RESULTS)
+    return dg.AssetKey(source.asset.split("/")) if source.asset is not None else None
+
+
 def asset_spec(
     pipeline: Pipeline,
     asset: str,
@@ -21,17 +30,21 @@ def asset_spec(
     *,
     kinds: set[str],
     deps: Sequence[str] = (),
+    upstream: Sequence[dg.AssetKey] = (),
     code_version: str | None = None,
     skippable: bool = False,
     automation_condition: dg.AutomationCondition[Any] | None = None,
     metadata: dict[str, object] | None = None,
 ) -> dg.AssetSpec:
-    """Return the spec of one stage; `deps` are stages of the same dataset."""
+    """Return the spec of one stage.
+
+    `deps` are stages of the same dataset, `upstream` assets of others.
+    """
     dataset = pipeline.dataset
     about = f"\n\n{dataset.description}" if dataset.description else ""
     spec = dg.AssetSpec(
         key=asset_key(pipeline.name, asset),
-        deps=[asset_key(pipeline.name, dep) for dep in deps],
+        deps=[*(asset_key(pipeline.name, dep) for dep in deps), *upstream],
         description=description + about,
         group_name=pipeline.name,
         kinds=kinds,

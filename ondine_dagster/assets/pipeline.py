@@ -29,11 +29,12 @@ from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.settings import Settings, load_settings
 from ondine_dagster.spec import Dataset, Llm, Output, format_errors
 from ondine_dagster.spec.checks import refuse_strange_checks
+from ondine_dagster.storage.asset_source import asset_table_file
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.prompt_files import read_prompt
 from ondine_dagster.storage.snapshot import Snapshot, check_columns, current_snapshot
 from ondine_dagster.storage.source_files import columns_of, resolve_source, source_files
-from ondine_dagster.storage.sources import places
+from ondine_dagster.storage.sources import SourceNotFound, places
 
 if TYPE_CHECKING:
     from ondine_dagster.ledger.ledger import Ledger
@@ -92,9 +93,32 @@ class Pipeline:
     def source_path(self) -> Path:
         """Return the source file, or the pattern of several.
 
-        Raises OndineError with the places where it was looked for.
+        Of another dataset it is the folder of its files, of an upstream asset the table that was
+        loaded last. Raises OndineError with the places where it was looked for.
         """
+        source = self.dataset.source
+        if source.dataset is not None:
+            return self.settings().lake_root / source.dataset
+        if source.asset is not None:
+            return self._asset_table(source.asset)
         return resolve_source(self.dataset, self.declared_in, self.project_root)
+
+    @property
+    def asset_table_file(self) -> Path | None:
+        """Return where the table of the upstream asset is kept; None where there is no such one."""
+        asset = self.dataset.source.asset
+        if asset is None:
+            return None
+        return asset_table_file(self.settings().data_dir, self.name, asset)
+
+    def _asset_table(self, asset: str) -> Path:
+        file = asset_table_file(self.settings().data_dir, self.name, asset)
+        if not file.is_file():
+            raise SourceNotFound(
+                f"source.asset: the table of {asset} was not loaded yet. Its IO manager is "
+                f"Dagster's: materialize {self.name}/snapshot there."
+            )
+        return file
 
     def source_files(self) -> list[Path]:
         """Return the source's files by path; raises OndineError where there is none."""
@@ -240,6 +264,8 @@ class Pipeline:
         Raises OndineError where there is none.
         """
         declared = self.dataset.prompt.files.folder
+        if declared is None and self.dataset.source_pattern is None:
+            return self._folders[0]
         if declared is None:
             return _folder_of(self.source_path())
         tried = places(declared, self.declared_in, self.project_root)

@@ -1,11 +1,13 @@
 """`snapshot`: reads the source once; every row gets its key and its partition."""
 
+from typing import Any
+
 import dagster as dg
 
 from ondine_dagster.assets.at_work import UNFINISHED_RUNS
 from ondine_dagster.assets.checks import check_specs, fail_if_blocked, log_verdicts
 from ondine_dagster.assets.events import Metadata, readable_failures
-from ondine_dagster.assets.keys import asset_spec
+from ondine_dagster.assets.keys import asset_spec, upstream_key
 from ondine_dagster.assets.next_step import next_step
 from ondine_dagster.assets.partitions import is_registered
 from ondine_dagster.assets.pipeline import Pipeline
@@ -15,6 +17,8 @@ from ondine_dagster.assets.source_verdicts import largest_snapshot, refused, sou
 from ondine_dagster.assets.status import dataset_status
 from ondine_dagster.assets.unassigned import described, write_unassigned
 from ondine_dagster.errors import OndineError
+from ondine_dagster.storage.asset_source import keep_asset_table
+from ondine_dagster.storage.dataset_source import gaps
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.partitioning import UNASSIGNED
 from ondine_dagster.storage.snapshot import (
@@ -33,21 +37,38 @@ It labels nothing by itself: the partitions of a run are fixed when it is launch
 _SHOWN_KEYS = 20
 
 
-def build_snapshot(pipeline: Pipeline) -> dg.AssetsDefinition:
-    """Return the `snapshot` asset; it also registers the partitions of the rows it found."""
+def build_snapshot(pipeline: Pipeline, *, loads_asset: bool = True) -> dg.AssetsDefinition:
+    """Return the `snapshot` asset; it also registers the partitions of the rows it found.
+
+    `loads_asset`: an upstream asset is loaded through its IO manager. Without, as on the command
+    line where its code location is not there, the rows are those that were loaded last.
+    """
+    upstream = upstream_key(pipeline)
+    file = pipeline.asset_table_file if loads_asset else None
 
     @dg.multi_asset(
         name=f"{pipeline.name}__take_snapshot",  # jobs and steps share their names
-        specs=[asset_spec(pipeline, "snapshot", _DESCRIPTION, kinds={"parquet"})],
+        specs=[
+            asset_spec(
+                pipeline,
+                "snapshot",
+                _DESCRIPTION,
+                kinds={"parquet"},
+                upstream=[upstream] if upstream else [],
+            )
+        ],
+        ins={"source": dg.AssetIn(key=upstream)} if file else {},
         check_specs=check_specs(pipeline, ["snapshot"]),
         can_subset=True,  # the verdicts are logged, not yielded: see checks.py
         required_resource_keys={LAKE, LLM},
     )
-    def snapshot(context: dg.AssetExecutionContext):  # type: ignore[no-untyped-def]
+    def snapshot(context: dg.AssetExecutionContext, **loaded: Any):  # type: ignore[no-untyped-def]
         resource: LakeResource = context.resources.ondine_lake
         llm: LLMProviderResource = context.resources.ondine_llm
         with readable_failures():
             lake = resource.lake()
+            if file is not None:
+                keep_asset_table(file, loaded["source"], pipeline.dataset.source.asset or "")
             pipeline.bind(llm.ledger(), lake)
             by_person = THEN not in context.run.tags
             largest = largest_snapshot(lake, pipeline.name)
@@ -62,6 +83,8 @@ def build_snapshot(pipeline: Pipeline) -> dg.AssetsDefinition:
             register_partitions(context.instance, lake, pipeline, context.run.run_id)
             status = dataset_status(pipeline, lake, result.snapshot)
         context.log.info(_summary(pipeline.name, result))
+        if gap := upstream_gap(pipeline, lake):
+            context.log.warning(f"{pipeline.name}: {gap}")
         if result.reasons:
             context.log.warning(
                 f"{pipeline.name}: {len(result.reasons):,} rows fit no partition and are rejected "
@@ -86,6 +109,12 @@ def build_snapshot(pipeline: Pipeline) -> dg.AssetsDefinition:
         )
 
     return snapshot
+
+
+def upstream_gap(pipeline: Pipeline, lake: Lake) -> str | None:
+    """Return what the dataset upstream has not brought (yet); None where there is nothing."""
+    upstream = pipeline.dataset.source.dataset
+    return None if upstream is None else gaps(lake, upstream).sentence
 
 
 def register_partitions(

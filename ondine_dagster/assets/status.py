@@ -161,7 +161,7 @@ def _partition(
     )
     for_good, most = without_result - waiting, pipeline.dataset.limits.max_rejected
     # of the others the rejected rows are those of another declaration
-    skipped = int(results.get("ondine.skipped", 0))  # files of an older version have none
+    skipped = int(results.get("ondine.skipped") or 0)  # files of an older version have none
     judged = state in (PartitionState.DONE, PartitionState.FAILED)
     asked = info.rows - skipped
     passed = judged and too_many(for_good, asked, most)

@@ -55,6 +55,15 @@ class Tick:
     warning: bool = False
 
 
+def event(run_id: str, timestamp: float) -> Source:
+    """Return the state of a source that an event of Dagster stands for."""
+    return Source(frozenset({_stamp(f"{run_id}\0{timestamp}")}))
+
+
+def _stamp(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:_STAMP_DIGITS]
+
+
 def look_at(files: Iterable[Path]) -> Source:
     """Return the state of `files`; those that are gone meanwhile are left out."""
     stamps, size = set(), 0
@@ -64,7 +73,7 @@ def look_at(files: Iterable[Path]) -> Source:
         except OSError:
             continue
         text = f"{file}\0{status.st_size}\0{status.st_mtime_ns}"
-        stamps.add(sha256(text.encode()).hexdigest()[:_STAMP_DIGITS])
+        stamps.add(_stamp(text))
         size += status.st_size
     return Source(frozenset(stamps), size)
 

@@ -52,7 +52,10 @@ class DagsterRuns:
     ) -> None:
         declared = target.declared
         definitions = build_definitions(
-            declared.dataset, declared_in=declared.declared_in, project_root=declared.project_root
+            declared.dataset,
+            declared_in=declared.declared_in,
+            project_root=declared.project_root,
+            loads_asset=False,
         )
         loggers = {_LOGGER: _logger(on_log, on_stage)}
         whole = dg.Definitions.merge(definitions, dg.Definitions(loggers=loggers))

@@ -28,8 +28,8 @@ from ondine_dagster.spec.problems import Location, refused_at, shown
 from ondine_dagster.spec.prompt import Prompt
 from ondine_dagster.spec.schedule import ScheduleField
 from ondine_dagster.spec.source import Source
+from ondine_dagster.spec.upstream import DATASET_NAME
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 # A dataset is a schema in `ondine-dagster sql`: these are DuckDB's own, and the ledger's.
 RESERVED_NAMES = frozenset(
     {"information_schema", "ledger", "main", "memory", "pg_catalog", "system", "temp"}
@@ -38,7 +38,7 @@ _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 
 
 def _dataset_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not DATASET_NAME.fullmatch(name):
         raise ValueError(
             f"is {shown(name)}; it must start with a small letter, and hold only small letters, "
             "digits and _, at most 63"
@@ -124,20 +124,24 @@ class Dataset(Part):
     )
 
     @property
-    def source_pattern(self) -> str:
-        """The file with the rows, or the pattern of the files."""
-        pattern = self.partitions.file_pattern or self.source.path
-        assert pattern is not None  # one of the two is there, see below
-        return pattern
+    def source_pattern(self) -> str | None:
+        """The file with the rows, or the pattern of the files; None where they are elsewhere."""
+        return self.partitions.file_pattern or self.source.path
 
     def refuse_contradictions(self) -> None:
         """Refuse rows from nowhere or from two places, and types for files that have their own."""
-        path, files = self.source.path, self.partitions.file_pattern
-        if path is None and files is None:
+        places, files = self.source.place_names(), self.partitions.file_pattern
+        if not places and files is None:
             raise refused_at(("source", "path"), "is missing; it is required", None)
-        if path is not None and files is not None:
-            text = f"is {shown(path)}, but `partitions` name the files: {files}; remove one of them"
-            raise refused_at(("source", "path"), text, path)
+        if places and files is not None:
+            value = getattr(self.source, places[0])
+            text = (
+                f"is {shown(value)}, but `partitions` name the files: {files}; remove one of them"
+            )
+            raise refused_at(("source", places[0]), text, value)
+        if self.source.dataset == self.name:
+            text = f"is {shown(self.name)}, this very dataset; name another one"
+            raise refused_at(("source", "dataset"), text, self.name)
         self.source.refuse_strange(self.source_pattern)
         refuse_strange_checks(self.checks, self.output)
         for llm in filter(None, (self.llm, self.llm.fallback_llm())):

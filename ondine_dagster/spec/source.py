@@ -9,8 +9,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from ondine_dagster.spec.base import LOCAL, TEMPLATED, FilledText, Part
 from ondine_dagster.spec.problems import Location, refused_at, shown
 from ondine_dagster.spec.source_formats import ENDINGS, CsvDialect, file_format
+from ondine_dagster.spec.upstream import UpstreamAsset, UpstreamDataset
 
 ColumnType = Literal["text", "integer", "number", "boolean", "date", "timestamp"]
+
+
+# Where rows may come from; a source declares one of them.
+_PLACES = ("path", "dataset", "asset")
 
 
 def _readable_file(path: str) -> str:
@@ -63,6 +68,19 @@ class Source(Part):
         "then in the project root. Required, unless `partitions` name the files.",
         examples=["data/product_reviews.csv"],
     )
+    dataset: Annotated[UpstreamDataset | None, LOCAL, TEMPLATED] = Field(
+        default=None,
+        description="Instead of `path`: another dataset of the project, whose `results` are the "
+        "rows: its source columns and its output columns. A row keeps the key that it has there, "
+        "unless `key` says otherwise.",
+        examples=["product_reviews"],
+    )
+    asset: Annotated[UpstreamAsset | None, LOCAL, TEMPLATED] = Field(
+        default=None,
+        description="Instead of `path`: any other asset of Dagster, by its key. Its table (pandas, "
+        "Polars or Arrow) is loaded by its IO manager when `snapshot` is materialized in Dagster.",
+        examples=["warehouse/orders"],
+    )
     key: KeyColumns = Field(
         default=(),
         description="The column, or list of columns, that names a row for good. Without it a row "
@@ -84,14 +102,25 @@ class Source(Part):
         examples=["Reviews"],
     )
 
-    def refuse_strange(self, pattern: str) -> None:
-        """Refuse settings that are for other files than those that `pattern` names."""
-        kind = file_format(pattern)
+    def place_names(self) -> list[str]:
+        """Return which settings say where the rows are; in a right declaration it is one."""
+        return [name for name in _PLACES if getattr(self, name) is not None]
+
+    def refuse_contradictions(self) -> None:
+        """Refuse rows from two places."""
+        places = self.place_names()
+        if len(places) > 1:
+            raise refused_at((), f"has {' and '.join(places)}; it must have one of them", None)
+
+    def refuse_strange(self, pattern: str | None) -> None:
+        """Refuse settings that are for other files than `pattern` names; None: for no file."""
+        kind = file_format(pattern) if pattern else None
         if self.types and kind != "csv":
             text = "is for CSV files, and others bring their own types; remove it"
             raise refused_at(("source", "types"), text, self.types)
         if self.csv != CsvDialect() and kind != "csv":
-            raise refused_at(("source", "csv"), f"is for CSV files, not for {pattern}", None)
+            text = f"is for CSV files, not for {pattern or 'tables'}"
+            raise refused_at(("source", "csv"), text, None)
         if self.sheet is not None and kind != "excel":
-            text = f"is {shown(self.sheet)}, but {pattern} is no Excel file"
+            text = f"is {shown(self.sheet)}, but {pattern or 'a table'} is no Excel file"
             raise refused_at(("source", "sheet"), text, self.sheet)

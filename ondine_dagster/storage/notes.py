@@ -29,9 +29,7 @@ def read_notes(
 ) -> Mapping[str, Mapping[str, str]]:
     """Return the notes `names` of the partitions `keys`; those without a file are left out.
 
-    Raises:
-        OndineError: a file is damaged.
-        KeyError: a file lacks a note.
+    A note that an older file lacks is empty. Raises OndineError for a damaged file.
     """
     if len(keys) <= _FEW:
         files = ((key, lake.path(dataset, asset, key)) for key in keys)
@@ -58,7 +56,7 @@ def read_notes(
 
 def _chosen(file: Path, names: Iterable[str]) -> dict[str, str]:
     notes = read_metadata(file)
-    return {name: notes[name] for name in names}
+    return {name: notes.get(name, "") for name in names}
 
 
 def _signatures(folder: Path) -> dict[str, str]:

@@ -28,6 +28,8 @@ _BATCH_ROWS = 10_000
 _EXAMPLES = 3
 _UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _EPOCH = datetime(1970, 1, 1)
+# what a row is called, by its values and its content
+_Namer = Callable[[tuple[Any, ...], Callable[[], str]], str]
 _DAY_ZERO = _EPOCH.toordinal()
 
 
@@ -48,13 +50,17 @@ def canonical_json(value: Any) -> str:
     return _ENCODER.encode(value)
 
 
-def identify(table: pa.Table, key: Sequence[str]) -> RowIdentities:
+def identify(
+    table: pa.Table, key: Sequence[str], names: Sequence[str] | None = None
+) -> RowIdentities:
     """Name the rows of `table` by the columns `key`, or by all values if there are none.
+
+    `names` are those that the rows have without a declared key, None: none.
 
     Raises:
         BadKeys: a declared key is NULL or not unique; gives examples.
     """
-    namer = _by_columns(table.column_names, key) if key else _ByContent()
+    namer = _namer(table.column_names, key, names)
     keys, hashes = [], []
     for row in plain_rows(table):
         content = sha256(_ENCODER.encode(row).encode())
@@ -138,6 +144,15 @@ _ENCODER = json.JSONEncoder(
 )
 
 
+def _namer(columns: Sequence[str], key: Sequence[str], names: Sequence[str] | None) -> _Namer:
+    if key:
+        return _by_columns(columns, key)
+    if names is None:
+        return _ByContent()
+    given = iter(names)
+    return lambda row, content: next(given)
+
+
 class _ByContent:
     """Names rows by the hash of their values; exact duplicates after the first get -2, -3, ..."""
 
@@ -150,9 +165,7 @@ class _ByContent:
         return name if count == 1 else f"{name}-{count}"
 
 
-def _by_columns(
-    columns: Sequence[str], key: Sequence[str]
-) -> Callable[[tuple[Any, ...], Callable[[], str]], str]:
+def _by_columns(columns: Sequence[str], key: Sequence[str]) -> _Namer:
     places = [columns.index(name) for name in key]
     if len(places) > 1:
         return lambda row, _: _ENCODER.encode([row[place] for place in places])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import same_column
 from ondine_dagster.storage.atomic import ensure_folder
+from ondine_dagster.storage.dataset_source import ROW_KEY
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.parquet_files import read_schema
 from ondine_dagster.storage.partitioning import (
@@ -110,8 +111,12 @@ def take_snapshot(
     """
     with exclusive(lake, dataset.name):
         table, files = read_rows(dataset, source_path)
+        names = None
+        if dataset.source.dataset is not None:
+            names = table[ROW_KEY].to_pylist()
+            table = table.drop_columns([ROW_KEY])
         check_columns(dataset, table.column_names)
-        identities = identify(table, dataset.source.key)
+        identities = identify(table, dataset.source.key, names)
         previous = current_snapshot(lake, dataset.name)
         if previous is not None and previous.rows and not table.num_rows and not by_person:
             raise SourceEmptied(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec.file_names import FileNames
+from ondine_dagster.storage.dataset_source import read_results, result_columns, result_files
+from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.partitioning import FileRows
 from ondine_dagster.storage.sources import (
     SourceNotFound,
@@ -50,7 +52,8 @@ def resolve_source(dataset: Dataset, declared_in: Path, project_root: Path) -> P
     """
     pattern = dataset.partitions.file_pattern
     if pattern is None:
-        return resolve_path(dataset.source_pattern, declared_in, project_root)
+        assert dataset.source.path is not None, "asked for the file of a source without one"
+        return resolve_path(dataset.source.path, declared_in, project_root)
     tried = places(pattern, declared_in, project_root)
     found = next((candidate for candidate in tried if source_files(dataset, candidate)), None)
     if found is None:
@@ -64,10 +67,15 @@ def resolve_source(dataset: Dataset, declared_in: Path, project_root: Path) -> P
 def source_files(dataset: Dataset, path: Path) -> list[SourceFile]:
     """Return the files of a source by path; none where nothing matches its pattern.
 
+    Where the source is another dataset, they are the files that change with its results.
+
     Args:
         dataset: declares the source.
         path: what `resolve_source` returned.
     """
+    if dataset.source.dataset is not None:
+        found = result_files(Lake(path.parent), path.name)
+        return [SourceFile(one, one.name, one.name) for one in found]
     pattern = dataset.partitions.file_pattern
     if pattern is None:
         return [SourceFile(path, path.name, path.name)]
@@ -102,17 +110,24 @@ def columns_of(dataset: Dataset, path: Path) -> list[str]:
     Raises:
         OndineError: there is no file, or its header is missing or unreadable.
     """
+    if dataset.source.dataset is not None:
+        return result_columns(Lake(path.parent), path.name)
     return source_columns(dataset.source, _some_files(dataset, path)[0].path)
 
 
 def read_rows(dataset: Dataset, path: Path) -> tuple[pa.Table, list[FileRows]]:
     """Return all rows of a source, file by file, and how many each file has.
 
+    Those of another dataset have their `_row_key` as a column.
+
     Raises:
         OndineError: a file cannot be read without loss, or differs from the others in its columns.
     """
     import pyarrow as pa
 
+    if dataset.source.dataset is not None:
+        table = read_results(Lake(path.parent), path.name)
+        return table, [FileRows(path.name, path.name, table.num_rows)]
     tables: list[pa.Table] = []
     counts = []
     files = _some_files(dataset, path)

@@ -18,8 +18,10 @@ WATCH, FOLLOW_UP, SCHEDULE = "notes__watch", "notes__follow_up", "notes__schedul
 class Daemon:
     """Evaluates the automation of a bench; `restart` forgets what a process would."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, definitions: dg.Definitions | None = None) -> None:
+        """`definitions` are those of the whole project, where they are more than the bench's."""
         self._bench = bench
+        self._whole = definitions
         self._cursors: dict[str, str | None] = {}
         self._run_keys: set[str] = set()
         self.skipped = ""  # why the last tick asked for nothing
@@ -27,7 +29,7 @@ class Daemon:
 
     def restart(self) -> None:
         """Load the definitions again, as after a restart or a change of the declaration."""
-        self._repository = self._bench.definitions.get_repository_def()
+        self._repository = (self._whole or self._bench.definitions).get_repository_def()
 
     def asks(self, sensor: str) -> Sequence[dg.RunRequest]:
         """Evaluate a sensor; return the runs it asks for, without those it asked for before."""

@@ -47,16 +47,20 @@ from ondine_dagster.settings import load_settings
 from ondine_dagster.simulator import Simulator
 from ondine_dagster.spec import Dataset
 from ondine_dagster.spec.fields import all_fields
+from ondine_dagster.storage.asset_source import asset_table_file, keep_asset_table
 from ondine_dagster.storage.attachments import AttachmentStore
 from ondine_dagster.storage.lake import Lake
-from ondine_dagster.storage.snapshot import take_snapshot
+from ondine_dagster.storage.snapshot import rows_of, take_snapshot
 from ondine_dagster_tests.small_files import PDF, PNG
 from ondine_dagster_tests.spec.changes import CHANGES
+from ondine_dagster_tests.spec.declarations import attributes
 from ondine_dagster_tests.workbench import REJECTED, RESULTS, MakeBench, numbered
 
 LIMITS = {path for path in CHANGES if path.startswith("limits.")}
 WHICH_ROWS = {
     "source.path",
+    "source.dataset",
+    "source.asset",
     "source.sheet",
     *(path for path in CHANGES if path.startswith("source.csv.")),
     "partitions.time.filename",
@@ -104,6 +108,7 @@ def folder(tmp_path: Path) -> Path:
         )
         (tmp_path / f"{name}.csv").write_text(text)
         (tmp_path / f"{name[0]}-2026-01-01.csv").write_text(text)
+        _upstream(tmp_path, name)
     (tmp_path / "elsewhere").mkdir()
     for file in ("a.png", "b.png", "a.pdf", "b.pdf"):
         (tmp_path / file).write_bytes((PNG if file.endswith("png") else PDF) + file[:1].encode())
@@ -116,6 +121,19 @@ TEXTS = ("untidy", "similar", "other_similar")
 UNTIDY = (
     f' e\u0301\x07t  c and much more,"{json.dumps([EXAMPLE]).replace(chr(34), chr(34) * 2)}",[]'
 )
+
+
+def _upstream(folder: Path, name: str) -> None:
+    """Keep the table of a file as the results of a dataset, and as the table of an asset."""
+    path, lake = folder / f"{name}.csv", Lake(folder / "data" / "lake")
+    dataset = Dataset.model_validate({**attributes(), "name": f"{name}_upstream"})
+    snapshot = take_snapshot(lake, dataset, path).snapshot
+    for partition in snapshot.partitions:
+        rows = rows_of(snapshot, partition.key)
+        lake.write(dataset.name, "results", partition.key, rows)
+    table = asset_table_file(folder / "data", "reviews", f"warehouse/{name}")
+    keep_asset_table(table, rows.drop_columns(["_row_key", "_position"]), name)
+
 
 # columns that name files: in the first row, and in the others
 FILES = {
@@ -299,6 +317,8 @@ SHOWS_IN: Mapping[str, str] = {
     "schedule.timezone": "automation",
     "run_partitions": "automation",
     "source.path": "rows",
+    "source.dataset": "rows",
+    "source.asset": "rows",
     "source.key": "rows",
     "source.types": "rows",
     **{path: "rows" for path in CHANGES if path.startswith("source.csv.")},

@@ -201,6 +201,12 @@ CHANGES: dict[str, Change] = {
     ),
     "run_partitions": Change("run_partitions", 100, 24),
     "source.path": Change("source.path", "reviews.csv", "opinions.csv"),
+    "source.dataset": Change(
+        "source", {"dataset": "reviews_upstream"}, {"dataset": "opinions_upstream"}
+    ),
+    "source.asset": Change(
+        "source", {"asset": "warehouse/reviews"}, {"asset": "warehouse/opinions"}
+    ),
     "source.key": Change("source.key", "id", ["id", "country"]),
     "source.csv.delimiter": _csv("delimiter", ",", "|"),
     "source.csv.quote": _csv("quote", '"', "'"),
