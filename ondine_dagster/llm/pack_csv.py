@@ -30,6 +30,7 @@ _ORDER = (
 )
 # the start of a line that may be an item
 _LINE = re.compile(r'^"?([a-z]+)"?,', re.MULTILINE)
+_SPECIAL = re.compile(r'[,"\r\n]')
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,300})(\.\d{1,300})?([eE][+-]?\d{1,3})?")
 
 
@@ -50,7 +51,7 @@ class CsvPacking:
         self._kinds = {name: _kind(name, part) for name, part in wanted["properties"].items()}
         self._nullable = {name for name, part in wanted["properties"].items() if _nullable(part)}
         self._code = free_name(self._kinds)
-        self._header = _line([self._code, *self._kinds])
+        self._header = ",".join(map(_quoted, [self._code, *self._kinds]))
         # in this order, by which a reader knows the line
         first = {"type": "object", "properties": wanted["properties"]}
         self._wanted = compact_json({**first, **wanted})
@@ -63,11 +64,11 @@ class CsvPacking:
         said += _ORDER.format(
             header=self._header, code=self._code, schema=self._wanted, count=len(items)
         )
-        table = io.StringIO(newline="")
-        lines = csv.writer(table, lineterminator="\n")
-        lines.writerow((self._code, "text"))
-        lines.writerows((code, text[len(head) : len(text) - len(tail)]) for code, text in items)
-        return user_message(prefix, said + table.getvalue())
+        lines = [f"{self._code},text\n"]
+        lines += [
+            f"{code},{_quoted(text[len(head) : len(text) - len(tail)])}\n" for code, text in items
+        ]
+        return user_message(prefix, said + "".join(lines))
 
     def split(self, text: str, codes: Sequence[str], *, cut: bool) -> Split:
         """Return the answer of each row; `cut`: the text ended at the ceiling. Never raises."""
@@ -133,10 +134,9 @@ def _rows(text: str) -> list[list[str]] | None:
         return None
 
 
-def _line(cells: Sequence[str]) -> str:
-    written = io.StringIO(newline="")
-    csv.writer(written, lineterminator="").writerow(cells)
-    return written.getvalue()
+def _quoted(cell: str) -> str:
+    # csv.writer leaves a lone carriage return bare, which readers take for the end of a line
+    return '"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell
 
 
 def _types(schema: Schema) -> Iterator[Any]:

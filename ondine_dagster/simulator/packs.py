@@ -12,13 +12,14 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 Schema = Mapping[str, Any]
 
 _DECODER = json.JSONDecoder()
+_SPECIAL = re.compile(r'[,"\r\n]')
 _TABLE = re.compile(
     r'^(?P<schema>\{"type":"object","properties":.*\})\n(?:.*\n)*?(?P<code>\w+),text\n',
     re.MULTILINE,
@@ -53,8 +54,8 @@ class Pack:
         listed = [{self.code: code, **answer} for (code, _), answer in pairs]
         if self.answers is not None:
             return json.dumps({self.answers: listed}, ensure_ascii=False)
-        rows = [[_cell(value) for value in one.values()] for one in listed]
-        return _csv([[self.code, *self.schema["properties"]], *rows])
+        header = [self.code, *self.schema["properties"]]
+        return _csv([header, *([_cell(one.get(name)) for name in header] for one in listed)])
 
 
 def read_pack(text: str, schema: Schema | None) -> Pack | None:
@@ -116,10 +117,13 @@ def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _csv(rows: Sequence[Sequence[str]]) -> str:
-    written = io.StringIO(newline="")
-    csv.writer(written, lineterminator="\n").writerows(rows)
-    return written.getvalue()
+def _csv(rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"{','.join(map(_quoted, row))}\n" for row in rows)
+
+
+def _quoted(cell: str) -> str:
+    # csv.writer leaves a lone carriage return bare, which its reader takes for the end of a line
+    return '"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell
 
 
 # What an answer to a pack is made of while a fault changes it: JSON objects, or lines of CSV
