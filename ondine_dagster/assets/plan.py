@@ -13,6 +13,7 @@ from ondine_dagster.assets.attachments import AttachmentReader
 from ondine_dagster.assets.cleaned import Cleaned, from_note
 from ondine_dagster.assets.outlook import BATCH_ROWS, Need, Outlook, Questions, RowNeed
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.prompt_parts import cache_remarks
 from ondine_dagster.assets.prompts import batch_rows, needs, prompt_columns
 from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.estimates import Estimate, Learnt
@@ -54,6 +55,7 @@ class DatasetPlan:
     servers: Mapping[str, int]
     learnt: Learnt | None
     cleaned: Cleaned
+    remarks: tuple[str, ...]
 
 
 def plan_rows(
@@ -97,6 +99,7 @@ def plan_rows(
         servers=servers,
         learnt=estimator.learnt,
         cleaned=cleaner.counts,
+        remarks=tuple(cache_remarks(pipeline, estimator)),
     )
 
 
@@ -114,7 +117,9 @@ def _partitions(
     """Yield the partitions and their rows; each has to be used before the next is taken."""
     content = {one.key: one.content_hash for one in source[1].partitions}
     prompted = set(lake.partitions(pipeline.name, "prompts"))  # listed once, not asked for each
-    for partition, slices in groupby(_slices(*source, batch_rows(pipeline)), key=itemgetter(0)):
+    for partition, slices in groupby(
+        partition_slices(*source, batch_rows(pipeline)), key=itemgetter(0)
+    ):
         if partition in looked_at:
             earlier = Earlier(pipeline, lake, partition, content[partition])
             if partition in prompted and _rendered(pipeline, lake, partition, content[partition]):
@@ -124,7 +129,7 @@ def _partitions(
                 yield partition, _rendered_now(pipeline, slices, outlook, earlier, cleaner)
 
 
-def _slices(lake: Lake, snapshot: Snapshot, rows_at_once: int) -> _Slices:
+def partition_slices(lake: Lake, snapshot: Snapshot, rows_at_once: int) -> _Slices:
     """Yield the rows of a snapshot in pieces of one partition, partition by partition."""
     file = snapshot.dataset, SNAPSHOT, snapshot.version
     for batch in lake.iter_batches(*file, batch_rows=rows_at_once):

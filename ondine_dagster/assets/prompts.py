@@ -23,6 +23,7 @@ from ondine_dagster.assets.outlook import (
 )
 from ondine_dagster.assets.partitions import event_key, step_keys
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.prompt_parts import PromptParts, cache_remarks, parts_of, shown
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
 from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.coverage import reading
@@ -52,7 +53,8 @@ class PromptCounts:
 
     `estimated_tokens` are those of all its prompts; `estimate` is for the questions that have to
     be asked, as the ledger is now. `stale` rows are among these, by what changed. `cleaned` are the
-    rows that `prompt.clean` changed, by column and kind.
+    rows that `prompt.clean` changed, by column and kind; `first` is the prompt of the first row
+    that has one, `remarks` say what keeps a cache from what all rows share.
     """
 
     rows: int = 0
@@ -63,6 +65,8 @@ class PromptCounts:
     stale: Counter[str] = field(default_factory=Counter)
     cleaned: Counter[tuple[str, str]] = field(default_factory=Counter)
     estimate: Estimate = field(default_factory=Estimate)
+    first: PromptParts | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def write_prompts(
@@ -90,6 +94,9 @@ def write_prompts(
         for batch in lake.iter_batches(pipeline.name, "raw_rows", partition, batch_rows(pipeline)):
             columns = prompt_columns(pipeline, outlook.estimator, batch, attachments, cleaner)
             writer.append(to_table(columns, PROMPTS))
+            first = next(filter(None, columns["messages"]), None)
+            if counts.first is None and first is not None:
+                counts.first = parts_of(first, outlook.estimator)
             counts.rows += batch.num_rows
             counts.estimated_tokens += sum(columns["estimated_tokens"])
             counts.errors.update(code for code in columns["error_code"] if code)
@@ -101,6 +108,7 @@ def write_prompts(
                     counts.stale[row.reason] += 1
         counts.estimate = questions.estimate(outlook.estimator)
         counts.cleaned = cleaner.counts
+        counts.remarks = tuple(cache_remarks(pipeline, outlook.estimator))
         writer.commit(
             {
                 "ondine.order": source["ondine.order"],
@@ -258,6 +266,10 @@ def _metadata(counts: PromptCounts) -> Metadata:
         "expected_usd": dollars(counts.estimate.expected),
         "at_most_usd": dollars(counts.estimate.most),
     }
+    if counts.first is not None:
+        metadata["first_prompt"] = dg.MetadataValue.md(shown(counts.first))
+    if counts.remarks:
+        metadata["prompt_cache"] = " ".join(counts.remarks)
     if counts.cleaned:
         metadata["rows_cleaned"] = cleaned_text(counts.cleaned)
     if counts.stale:

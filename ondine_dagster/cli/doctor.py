@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from ondine_dagster.assets.prompt_parts import cache_remarks
 from ondine_dagster.assets.resources import LLMProviderResource
 from ondine_dagster.cli.budgets import budgets_line, shared_standings, standings_of
 from ondine_dagster.cli.console import output
@@ -19,6 +20,7 @@ from ondine_dagster.cli.findings import Finding, Level
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
 from ondine_dagster.ledger.database import reader_engine, refuse_network_file_system
+from ondine_dagster.ledger.estimates import Estimator
 from ondine_dagster.llm.price_table import price_table
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.llm.pricing import Pricing
@@ -92,6 +94,7 @@ def _for_dataset(called: str) -> list[_Check]:
         ("declaration", lambda: f"{target.name} in {declared_in}"),
         *_places(target.settings),
         ("source", lambda: _source(target)),
+        ("prompt", lambda: _prompt(target)),
         ("model", lambda: _model(target)),
         ("key", lambda: _key(target)),
         ("provider", lambda: _provider(target)),
@@ -161,6 +164,20 @@ def _source(target: Target) -> str:
     columns = target.pipeline.source_columns()
     target.pipeline.check(columns)
     return f"{path}: {', '.join(columns)}"
+
+
+def _prompt(target: Target) -> str:
+    """Say how much of the prompt all rows share, and whether that is cached."""
+    pipeline = target.pipeline
+    renderer = pipeline.renderer
+    try:
+        estimator = Estimator(pipeline.provider, None)
+    except OndineError:  # said of the model
+        return f"names {', '.join(sorted(renderer.columns)) or 'no column'}"
+    if remarks := [*cache_remarks(pipeline, estimator)]:
+        raise _WorthALook(" ".join(remarks))
+    same = estimator.tokens_around + estimator.tokens_in(renderer.static_json)
+    return f"about {same:,} tokens are the same for all rows"
 
 
 def _highest(llm: Llm) -> str:

@@ -94,6 +94,26 @@ def plan(dataset: str, partitions: tuple[str, ...], everything: bool) -> None:
 @cli.command(epilog=_DATASET_HELP)
 @click.argument("dataset")
 @click.option(
+    "--rows", default=3, show_default=True, type=click.IntRange(1, 1000), help="Show so many."
+)
+@click.option(
+    "--partition", "partitions", multiple=True, metavar="KEY", help="Of these; may be repeated."
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def preview(dataset: str, rows: int, partitions: tuple[str, ...], as_json: bool) -> None:
+    """Show the prompts of the first rows of DATASET, with the source as it is now.
+
+    With their tokens by part, and which rows have no prompt and why. Asks nobody and changes
+    nothing.
+    """
+    from ondine_dagster.cli.preview import preview_command
+
+    preview_command(dataset, rows, partitions, as_json=as_json)
+
+
+@cli.command(epilog=_DATASET_HELP)
+@click.argument("dataset")
+@click.option(
     "--class",
     "classes",
     multiple=True,

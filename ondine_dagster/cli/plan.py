@@ -200,6 +200,7 @@ def _remarks(plan: _Plan) -> Iterator[str]:
     if plan.last is not None and plan.last[1].requests:
         recorded, paid = plan.last
         yield f"The last run: {compared(recorded.estimate, paid.requests, paid.settled)}."
+    yield from found.remarks
     if found.cleaned:
         yield f"Rows that prompt.clean changes: {cleaned_text(found.cleaned)}."
     moved = {url: count for url, count in found.servers.items() if url != provider.base_url}

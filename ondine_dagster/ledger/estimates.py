@@ -131,6 +131,15 @@ class Estimator:
         """Return the prompt tokens that a request with these messages will probably have."""
         return self._prompt_tokens(self._bytes(messages))
 
+    def tokens_in(self, text: str) -> int:
+        """Return the tokens that a text will probably have."""
+        return self._prompt_tokens(len(text.encode()))
+
+    @property
+    def tokens_around(self) -> int:
+        """Return the tokens that every request has, apart from its messages."""
+        return self._prompt_tokens(self._around)
+
     def _bytes(self, messages: str) -> int:
         tokens = self._provider.attachment_tokens(messages).likely
         return len(messages.encode()) + self._around + ASSUMED_BYTES_PER_TOKEN * tokens
