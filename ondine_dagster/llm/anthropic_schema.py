@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ondine_dagster.llm.packing import nullable
 from ondine_dagster.llm.provider import Schema
 
 # A grammar of so many numbers costs nothing to speak of.
@@ -28,7 +29,7 @@ def constraining(schema: Schema) -> Schema:
             **schema,
             "type": kind,
             "properties": {name: constraining(part) for name, part in properties.items()},
-            "required": [name for name in required if not _nullable(properties[name])],
+            "required": [name for name in required if not nullable(properties[name])],
         }
     if kind == "array" and "items" in schema:
         return {**schema, "type": kind, "items": constraining(schema["items"])}
@@ -60,8 +61,3 @@ def _kind(schema: Schema) -> Any:
     if isinstance(kind, list):
         return next((one for one in kind if one != "null"), "null")
     return kind
-
-
-def _nullable(schema: Schema) -> bool:
-    kind = schema.get("type")
-    return isinstance(kind, list) and "null" in kind

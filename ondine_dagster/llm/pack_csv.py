@@ -9,12 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ondine_dagster.errors import OndineError
-from ondine_dagster.llm.pack_words import INTRODUCTION, free_name, question
-from ondine_dagster.llm.packing import Outcomes, Split, shared_ends, user_message
+from ondine_dagster.llm.pack_words import INTRODUCTION, free_name, question, without_thoughts
+from ondine_dagster.llm.packing import Outcomes, Split, nullable, shared_ends, user_message
 from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.structured import compact_json
 
@@ -49,7 +48,7 @@ class CsvPacking:
         self._plain = schema is None
         wanted: Schema = schema or {"type": "object", "properties": {_ANSWER: {"type": "string"}}}
         self._kinds = {name: _kind(name, part) for name, part in wanted["properties"].items()}
-        self._nullable = {name for name, part in wanted["properties"].items() if _nullable(part)}
+        self._nullable = {name for name, part in wanted["properties"].items() if nullable(part)}
         self._code = free_name(self._kinds)
         self._header = ",".join(map(_quoted, [self._code, *self._kinds]))
         # in this order, by which a reader knows the line
@@ -73,7 +72,7 @@ class CsvPacking:
     def split(self, text: str, codes: Sequence[str], *, cut: bool) -> Split:
         """Return the answer of each row; `cut`: the text ended at the ceiling. Never raises."""
         outcomes = Outcomes(codes, cut=cut)
-        text = text.rpartition("</think>")[2]  # thoughts may try answers out
+        text = without_thoughts(text, f"{self._code},")
         starts = [one for one in _LINE.finditer(text) if outcomes.asks(one[1])]
         bounds = [*(one.start() for one in starts), len(text)]
         order, others = self._order(text[: bounds[0]])
@@ -139,20 +138,13 @@ def _quoted(cell: str) -> str:
     return '"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell
 
 
-def _types(schema: Schema) -> Iterator[Any]:
-    kind = schema.get("type")
-    yield from kind if isinstance(kind, list) else [kind]
-
-
 def _kind(name: str, schema: Schema) -> str:
-    kind = next((one for one in _types(schema) if one != "null"), None)
+    told = schema.get("type")
+    kinds = told if isinstance(told, list) else [told]
+    kind = next((one for one in kinds if one != "null"), None)
     if kind not in _PLAIN_KINDS:
         raise OndineError(
             f"batching.format is csv, and the field {name} is no single value: it takes fields of "
             "type string, integer, number and boolean. Leave batching.format out"
         )
     return str(kind)
-
-
-def _nullable(schema: Schema) -> bool:
-    return "null" in _types(schema)

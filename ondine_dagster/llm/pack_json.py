@@ -13,8 +13,8 @@ from typing import Any, Never
 
 from pydantic_core import from_json
 
-from ondine_dagster.llm.pack_words import INTRODUCTION, free_name, question
-from ondine_dagster.llm.packing import Outcomes, Split, shared_ends, user_message
+from ondine_dagster.llm.pack_words import INTRODUCTION, free_name, question, without_thoughts
+from ondine_dagster.llm.packing import Outcomes, Split, nullable, shared_ends, user_message
 from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.reply_json import without_surrogates
 from ondine_dagster.llm.structured import compact_json
@@ -35,11 +35,12 @@ class JsonPacking:
         """`schema` is the wire schema of one row's answer, None for plain text; `ends` the text
         that the user messages of all rows begin and end with."""
         self._ends = ends
-        fields = (schema or {}).get("properties")
+        fields: Schema = (schema or {}).get("properties") or {}
         self._nested = not fields  # the answer is plain text, or JSON without fields of its own
-        self._code = free_name(fields or {})
-        required = [_ANSWER] if self._nested else (schema or {}).get("required", ())
-        self._required = frozenset(required)
+        self._code = free_name(fields)
+        self._required = frozenset(
+            [_ANSWER] if self._nested else (n for n, part in fields.items() if not nullable(part))
+        )
         self._plain = schema is None
         self.schema: Schema = _pack_schema(self._code, schema, nested=self._nested)
         self._start = re.compile(rf'\{{\s*"{self._code}"\s*:\s*')
@@ -79,7 +80,7 @@ class JsonPacking:
 
     def _salvaged(self, text: str) -> Iterator[tuple[str | None, Any]]:
         """Yield the items of a text that is no JSON as a whole: cut, broken, or in prose."""
-        text = text.rpartition("</think>")[2]  # thoughts may try answers out
+        text = without_thoughts(text, "{", "[")
         end = 0
         for start in self._start.finditer(text):
             if start.start() < end:
@@ -123,8 +124,6 @@ def _code(value: Any) -> str | None:
 def _pack_schema(code: str, schema: Schema | None, *, nested: bool) -> Schema:
     """Return the schema of the answer to a pack, every item with its code first."""
     row = schema or {"type": "string"}
-    definitions = {key: row[key] for key in ("$defs",) if key in row}
-    row = {key: value for key, value in row.items() if key != "$defs"}
     if nested:
         row = {"type": "object", "properties": {_ANSWER: row}, "required": [_ANSWER]}
     item = {
@@ -138,7 +137,6 @@ def _pack_schema(code: str, schema: Schema | None, *, nested: bool) -> Schema:
         "properties": {_ANSWERS: {"type": "array", "items": item}},
         "required": [_ANSWERS],
         "additionalProperties": False,
-        **definitions,
     }
 
 

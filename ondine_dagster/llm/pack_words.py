@@ -1,9 +1,10 @@
-"""The words in which a pack asks, whatever its format. Pure."""
+"""The words round a pack: how it asks, and what stands before an answer. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
+_END_OF_THOUGHTS = "</think>"
 INTRODUCTION = (
     "You get several items at once, as {kind} with the code of an item (`{code}`) and its text "
     "(`text`). Answer each item by itself, as if you had been asked about it alone: nothing in one "
@@ -30,3 +31,11 @@ def free_name(taken: Collection[str]) -> str:
     while name in taken:
         name = f"row_{name}"
     return name
+
+
+def without_thoughts(text: str, *begins: str) -> str:
+    """Return an answer without the thoughts before it, which may try answers out.
+
+    One that `begins` like an answer has none: what looks like their end is part of it.
+    """
+    return text if text.lstrip().startswith(begins) else text.rpartition(_END_OF_THOUGHTS)[2]

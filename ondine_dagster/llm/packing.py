@@ -128,6 +128,12 @@ def packable(messages_json: str) -> PackableMessages | None:
     return PackableMessages(messages_json[:start], json.loads(content))
 
 
+def nullable(schema: Schema) -> bool:
+    """Return whether a value of a wire schema may be null, and so may be left out."""
+    kind = schema.get("type")
+    return isinstance(kind, list) and "null" in kind
+
+
 def shared_ends(ends: tuple[str, str], texts: Sequence[str]) -> tuple[str, str]:
     """Return what all texts begin and end with, `ends` or nothing at all."""
     head, tail = ends
