@@ -17,6 +17,7 @@ SLOW = {
     for name in (
         "backfills",
         "budgets",
+        "chains",
         "checks",
         "images",
         "ondine-users",

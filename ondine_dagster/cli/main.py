@@ -54,8 +54,14 @@ def cli() -> None:
 @click.option("--missing", is_flag=True, help="Run what is missing, changed or failed (default).")
 @click.option("--failed", is_flag=True, help="Run only what failed.")
 @click.option("--all", "everything", is_flag=True, help="Run all, also what a new prompt made old.")
+@click.option("--upstream", is_flag=True, help="Run the datasets whose results it reads first.")
 def run(
-    dataset: str, partitions: tuple[str, ...], missing: bool, failed: bool, everything: bool
+    dataset: str,
+    partitions: tuple[str, ...],
+    missing: bool,
+    failed: bool,
+    everything: bool,
+    upstream: bool,
 ) -> None:
     """Label the rows of DATASET in this process: snapshot, partitions, report.
 
@@ -66,8 +72,12 @@ def run(
         raise click.UsageError("--partition, --missing, --failed and --all exclude one another.")
     from ondine_dagster.cli.choice import Choice, Mode
     from ondine_dagster.cli.run import run_command
+    from ondine_dagster.cli.target import upstream_of
 
     mode: Mode = "failed" if failed else "all" if everything else "missing"
+    for earlier in upstream_of(dataset) if upstream else ():
+        if code := run_command(earlier, Choice()):
+            raise SystemExit(code)
     raise SystemExit(run_command(dataset, Choice(mode, partitions)))
 
 

@@ -65,6 +65,31 @@ def find_target(called: str) -> Target:
     return Target(called, declared, load_settings(declared.project_root))
 
 
+def upstream_of(called: str) -> list[str]:
+    """Return the datasets whose results a dataset reads, the first step first, as they are called.
+
+    They are looked up in the same file, then in the project. Raises OndineError where one is not
+    there, and where they read one another.
+    """
+    found: list[str] = []
+    names = [find_target(called).name]
+    while (name := find_target(called).declared.dataset.source.dataset) is not None:
+        if name in names:
+            raise OndineError(f"{' reads '.join([*names, name])}: there is no first step.")
+        names.append(name)
+        called = _beside(called, name)
+        found.insert(0, called)
+    return found
+
+
+def _beside(called: str, name: str) -> str:
+    if _NAME.fullmatch(called):
+        return name
+    path = called.partition("#")[0]
+    in_file = {one.dataset.name for one in load_declaration(Path(path))}
+    return f"{path}#{name}" if name in in_file else name
+
+
 def _find(called: str, cwd: Path) -> Declared:
     if not _NAME.fullmatch(called):
         return _in_file(called)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 
 from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.snapshot import upstream_gap
+from ondine_dagster.cli.target import upstream_of
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset
 from ondine_dagster.storage.io_manager import DuckDBIOManager
@@ -251,3 +254,25 @@ def test_the_sensor_follows_an_upstream_asset(make_bench: MakeBench) -> None:
 def test_one_dataset_as_declared(simulator: Any) -> None:
     dataset = Dataset.model_validate(declaration(simulator, source={"dataset": "a", "key": "id"}))
     assert dataset.source_pattern is None
+
+
+def test_the_steps_before_a_dataset_are_found_from_the_first(
+    tmp_path: Path, simulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def declared(name: str, source: dict[str, str]) -> str:
+        whole = declaration(simulator, name=name, source=source)
+        return yaml.safe_dump({"type": "ondine_dagster.LLMDataset", "attributes": whole})
+
+    steps = [("a", {"path": "a.csv"}), ("b", {"dataset": "a"}), ("c", {"dataset": "b"})]
+    file = tmp_path / "steps.yaml"
+    file.write_text("---\n".join(declared(*one) for one in steps))
+    assert upstream_of(f"{file}#c") == [f"{file}#a", f"{file}#b"]
+    assert upstream_of(f"{file}#a") == []
+    ring = [("a", {"dataset": "b"}), ("b", {"dataset": "a"})]
+    file.write_text("---\n".join(declared(*one) for one in ring))
+    with pytest.raises(OndineError, match="b reads a reads b: there is no first step"):
+        upstream_of(f"{file}#b")
+    file.write_text(declared("b", {"dataset": "elsewhere"}))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OndineError, match="elsewhere"):
+        upstream_of(str(file))
