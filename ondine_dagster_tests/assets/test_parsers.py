@@ -1,0 +1,121 @@
+"""How answers are read, in runs: nested columns, repairs that are counted, code of one's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import openpyxl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.errors import OndineError
+from ondine_dagster.spec import Dataset
+from ondine_dagster.storage.export import export
+from ondine_dagster_tests.spec.declarations import attributes
+from ondine_dagster_tests.workbench import REJECTED, RESPONSES, RESULTS, MakeBench, numbered
+
+OWN = "ondine_dagster_tests.own_answers"
+NESTED: dict[str, Any] = {
+    "who": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer", "required": False}},
+    },
+    "tags": {"type": "array", "items": {"type": "string"}, "column": "labels"},
+}
+
+
+def test_nested_answers_become_nested_columns_that_every_export_keeps(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    bench = make_bench(numbered(3), output={"fields": NESTED})
+    bench.run_missing()
+    bench.report()
+    table = bench.table(RESULTS)
+    assert table.schema.field("who").type == pa.struct([("name", pa.string()), ("age", pa.int64())])
+    assert table.schema.field("labels").type == pa.list_(pa.string())
+    expected = [(row["who"], row["labels"]) for row in table.to_pylist()]
+    assert [labels for _, labels in expected] == [["t0"], ["t1"], ["t2"]]
+    assert [who["name"] for who, _ in expected] == ["t0", "t1", "t2"]
+
+    paths = {
+        kind: tmp_path / f"out.{kind}" for kind in ("parquet", "csv", "jsonl", "xlsx", "duckdb")
+    }
+    for path in paths.values():
+        export(bench.lake, "notes", path)
+    rows = pq.read_table(paths["parquet"]).to_pylist()
+    assert [(row["who"], row["labels"]) for row in rows] == expected
+    with open(paths["csv"], encoding="utf-8", newline="") as file:
+        cells = [(json.loads(r["who"]), json.loads(r["labels"])) for r in csv.DictReader(file)]
+    assert cells == expected
+    lines = map(json.loads, paths["jsonl"].read_text("utf-8").splitlines())
+    assert [(row["who"], row["labels"]) for row in lines] == expected
+    sheet = openpyxl.load_workbook(paths["xlsx"]).active
+    assert sheet is not None
+    header, *rest = sheet.iter_rows(values_only=True)
+    places = [header.index(name) for name in ("who", "labels")]
+    assert [tuple(json.loads(str(row[at])) for at in places) for row in rest] == expected
+    with duckdb.connect(str(paths["duckdb"])) as database:
+        found = database.sql("SELECT who, labels FROM results ORDER BY id").fetchall()
+    assert found == expected
+
+
+def test_a_repair_is_seen_beside_the_row_and_counted(make_bench: MakeBench) -> None:
+    answer = '{"label": "a"}'
+    rows = [
+        {"id": "plain", "text": f"[[token={answer}]]"},
+        {"id": "fenced", "text": f"[[token=```json\n{answer}\n```]]"},
+    ]
+    bench = make_bench(rows, output={"format": "json", "types": {"label": "string"}})
+    bench.run_missing()
+    flags = {row["id"]: row["_flags"] for row in bench.rows(RESULTS)}
+    assert flags == {"plain": None, "fenced": "repaired_fences"}
+    texts = {row["_row_key"]: row["text"] for row in bench.rows(RESPONSES)}
+    assert sum(text.startswith("```") for text in texts.values()) == 1  # the raw answer is kept
+    metadata = bench.events(RESULTS)[-1].asset_materialization.metadata
+    assert metadata["rows_repaired_fences"].value == 1
+
+
+def test_a_changed_function_reads_stored_answers_anew_at_no_cost(
+    make_bench: MakeBench, tmp_path: Path, charged: Any
+) -> None:
+    code = tmp_path / "own_reading_1.py"
+    code.write_text("def read(text):\n    return text.upper()\n")
+    output = {"function": "own_reading_1:read", "column": "loud"}
+    bench = make_bench(numbered(2), output=output)
+    bench.run_missing()
+    assert [row["loud"][:2] for row in bench.rows(RESULTS)] == ["T0", "T1"]
+    before = bench.pipeline.local_version
+    code.write_text("def read(text):\n    return {}[text]\n")
+    assert Pipeline(bench.dataset, tmp_path / "x.yaml", tmp_path).local_version != before
+    assert charged() == 2
+
+
+def test_code_that_is_not_there_is_told_before_anything_runs(tmp_path: Path) -> None:
+    def refused(**output: Any) -> str:
+        dataset = Dataset.model_validate(attributes(output=output))
+        with pytest.raises(OndineError) as caught:
+            Pipeline(dataset, tmp_path / "defs.yaml", tmp_path)
+        return str(caught.value)
+
+    assert "there is no module nowhere_at_all" in refused(function="nowhere_at_all:f")
+    assert "has no class Gone" in refused(model=f"{OWN}:Gone")
+    assert "is no Pydantic model" in refused(model=f"{OWN}:first_word")
+    assert str(tmp_path / "defs.yaml") in refused(function=f"{OWN}:gone")
+
+
+def test_a_model_is_asked_for_and_reads_the_answers(make_bench: MakeBench) -> None:
+    bench = make_bench(numbered(2), output={"model": f"{OWN}:Invoice"})
+    bench.run_missing()
+    # the simulator knows nothing of the model's pattern for numbers: its validation does
+    assert not bench.rows(RESULTS)
+    messages = [row["_error_message"] for row in bench.rows(REJECTED)]
+    assert all("number: String should match pattern" in message for message in messages)
+    bench = make_bench(numbered(2), name="rated", output={"model": f"{OWN}:Rated"})
+    bench.run_missing()
+    assert [row["label"] for row in bench.rows(RESULTS)] == ["t0", "t1"]
