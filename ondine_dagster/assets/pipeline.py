@@ -6,7 +6,7 @@ wire schema) decides answers and costs money to change, the local part costs not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from glob import has_magic
 from pathlib import Path
@@ -19,6 +19,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import answer_key, digest
 from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.condition import RowCondition
+from ondine_dagster.llm.errors import ErrorClass
 from ondine_dagster.llm.own_code import load, version
 from ondine_dagster.llm.prompt import PromptRenderer
 from ondine_dagster.llm.prompt_texts import PromptTexts
@@ -282,6 +283,17 @@ class Pipeline:
         """Return the reader of answers."""
         return AnswerReader(self.dataset.output, self._code)
 
+    @property
+    def why_again(self) -> Callable[[str], str | None] | None:
+        """Return what says why an answer is asked for once more, if that is declared."""
+        return self._why_asked_again if self.dataset.output.reask else None
+
+    def _why_asked_again(self, answer: str) -> str | None:
+        read = self.reader.read(answer)
+        if not isinstance(read, Rejection) or read.error_class is not ErrorClass.ROW_RETRYABLE:
+            return None
+        return read.message
+
     @cached_property
     def model_digest(self) -> bytes:
         """Return the digest of the model's identity."""
@@ -325,7 +337,8 @@ class Pipeline:
     @cached_property
     def local_version(self) -> str:
         """Return a short hash of what is done to answers locally: parsing again is free."""
-        output = self.dataset.output.model_dump(mode="json")
+        # what is asked again does not change how an answer is read
+        output = self.dataset.output.model_dump(mode="json", exclude={"reask"})
         code = [] if self._code is None else [version(self._code)]
         return digest([LAYOUT, output, *code]).hex()[:16]
 

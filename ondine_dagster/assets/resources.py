@@ -4,7 +4,7 @@ Two datasets of one project must bring the same objects, or merging their defini
 one set of resources per data folder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,11 +73,13 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
         pilot: "PilotPlan | None" = None,
         command: str = "run",
         run_id: str | None = None,
+        why_again: Callable[[str], str | None] | None = None,
     ) -> "Engine":
         """Return an engine for one run of `dataset`. Its connections close with its iterator.
 
         `provider` is that of `llm`, the dataset's own model or its fallback. `command` is what a
         person types to go on where the run stops early. `run_id` is the Dagster run.
+        `why_again`: why an answer is asked for once more.
         """
         from ondine_dagster.engine.azure_identity import token_source
         from ondine_dagster.engine.engine import Engine, EngineLimits
@@ -121,6 +123,7 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
             token_source(llm),
             self.attachments().load,
             settings.headers_in(llm.header_variables),
+            why_again,
         )
         if llm.provider == PROVIDER:
             # what an earlier run has lost holds money and rows until it is known what became of it

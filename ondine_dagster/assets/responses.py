@@ -154,7 +154,8 @@ def _materialize(
     asked = (retry.llm, retry.provider) if retry else (pipeline.dataset.llm, pipeline.provider)
     command = "retry" if retry else "run"
     run_id = context.run.run_id
-    engine = llm.engine(pipeline.dataset, *asked, scope, limits, pilot, command, run_id)
+    dataset, why_again = pipeline.dataset, pipeline.why_again
+    engine = llm.engine(dataset, *asked, scope, limits, pilot, command, run_id, why_again)
     done.engine = engine
     done.budgets = budgets.watch(ledger, pipeline.dataset, scope, context.log.warning, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), rows, engine.progress, engine.stop)

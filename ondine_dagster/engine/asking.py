@@ -22,7 +22,7 @@ from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.refusals import Refusals
 from ondine_dagster.engine.request import Request, Requests
 from ondine_dagster.engine.retry import deferred, may_repeat, retrying
-from ondine_dagster.engine.rows import Outcome, RowOutcome, failed, stored
+from ondine_dagster.engine.rows import REASKED, Outcome, Question, RowOutcome, failed, stored
 from ondine_dagster.engine.sending import Sender
 from ondine_dagster.engine.settlements import held
 from ondine_dagster.engine.stop import StopSign, budget_used_up
@@ -39,6 +39,7 @@ from ondine_dagster.ledger.records import (
 from ondine_dagster.llm.context import too_long
 from ondine_dagster.llm.errors import STOPS, ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster.llm.provider import Provider
+from ondine_dagster.llm.reask import conversation
 
 # a reservation that took longer is given back unsent: it may have been reaped meanwhile
 _SEND_WITHIN_SECONDS = 10.0
@@ -73,8 +74,12 @@ class Asker:
         max_attempts: int,
         stop: StopSign,
         progress: Progress,
+        why_again: Callable[[str], str | None] | None = None,
     ) -> None:
-        """`max_attempts` bounds the requests per question of this run."""
+        """`max_attempts` bounds the requests per question of this run.
+
+        `why_again` says why an answer is asked for once more, None where it is not.
+        """
         self._ledger = ledger
         self._sender = sender
         self._provider = provider
@@ -90,6 +95,7 @@ class Asker:
         self._max_attempts = max_attempts
         self._stop = stop
         self._progress = progress
+        self._why_again = why_again
         # says whether rows wait that were never asked; they try a provider that is out
         self.others_wait: Callable[[], bool] = lambda: False
         # hears of each question whose first request has failed, or that another run is asking
@@ -107,6 +113,8 @@ class Asker:
         await self._ask_and_repeat(pack)
         if self._raised is not None:
             await self._raise_ceiling(pack)
+        if self._why_again is not None:
+            await self._ask_rejected_again(pack, self._why_again)
         pack.ended = [(job, job.charged(outcome)) for job, outcome in pack.ended]
 
     def _refuse_too_long(self, pack: Pack, window: int) -> None:
@@ -129,6 +137,34 @@ class Asker:
                 del pack.ended[index]
                 pack.taken.append(job)
 
+    async def _ask_rejected_again(self, pack: Pack, why: Callable[[str], str | None]) -> None:
+        """Tell the model once what is wrong with an answer that this run has paid for."""
+        for index, (job, outcome) in enumerate(pack.ended):
+            asked = None if job.reasked else self._better_one(job.question, outcome, why)
+            if asked is None:
+                continue
+            job.reasked, job.question = True, asked
+            alone = Pack([job], "reask")
+            await self._ask_and_repeat(alone)
+            better = alone.ended[0][1] if alone.ended else outcome
+            if better.text is not None:  # without one, the first is what the row has
+                flags = (*better.flags, REASKED) if better is not outcome else better.flags
+                pack.ended[index] = job, replace(better, flags=flags)
+
+    def _better_one(
+        self, question: Question, outcome: RowOutcome, why: Callable[[str], str | None]
+    ) -> Question | None:
+        """Return the question for a better answer, None where there is none to be asked."""
+        fresh = outcome.outcome is Outcome.ANSWERED and outcome.cost_source != "reused"
+        problem = why(outcome.text) if fresh and outcome.text is not None else None
+        if problem is None or self._stop.is_set():
+            return None
+        messages = conversation(question.messages, outcome.text or "", problem)
+        window = self.context_window
+        if window is not None and too_long(messages, window, self._provider.model) is not None:
+            return None
+        return replace(question, messages=messages, instead_of=outcome.attempt)
+
     async def _ask_and_repeat(self, pack: Pack) -> None:
         result = await self._attempt(pack)
         if may_repeat(result):
@@ -150,11 +186,7 @@ class Asker:
         return result
 
     def _used_up(self, pack: Pack) -> bool:
-        # a raised ceiling is one more, and so is each repair
-        return any(
-            job.attempts - job.probes - job.repairs >= self._max_attempts + job.raised
-            for job in pack.jobs
-        )
+        return any(job.attempts - job.extras >= self._max_attempts for job in pack.jobs)
 
     def not_attempted(self) -> RowOutcome:
         """Return the end of a row that the run stopped before."""
@@ -243,7 +275,7 @@ class Asker:
             attempt=new_id(),
             context=context,
             asks=_asks(pack),
-            kind="retry" if first.question.instead_of else pack.kind,
+            kind="retry" if first.question.instead_of and pack.kind != "reask" else pack.kind,
             reserved=request.worst,
             reserved_tokens=request.tokens,
             request_bytes=request.body.weight,
@@ -276,7 +308,8 @@ class Asker:
             pack.halve()  # there may be room for fewer
             return
         reason = budget_used_up(self._context, broke)
-        if not pack.jobs[0].raised:  # a longer answer that is too dear is no reason to stop others
+        first = pack.jobs[0]
+        if not first.raised and not first.reasked:  # a better answer that is too dear stops nobody
             self._stop.set(reason)
         pack.end_all(failed(Outcome.NOT_ATTEMPTED, reason))
 

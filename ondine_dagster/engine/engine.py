@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -80,6 +80,7 @@ class Engine:
         fetch_token: FetchToken | None = None,
         load: Load = lambda digest: None,
         secret_headers: Mapping[str, str] = MappingProxyType({}),
+        why_again: Callable[[str], str | None] | None = None,
     ) -> None:
         """`pilot`: which rows are judged before the others are sent; None: none.
 
@@ -87,8 +88,10 @@ class Engine:
         `fetch_token` returns the token of an identity, in the place of keys.
         `load` gives the bytes of the images and documents of questions by their digest.
         `secret_headers` go with every request.
+        `why_again` says why an answer is asked for once more with that reason, if it is.
         """
         self._load = load
+        self._why_again = why_again
         self._ledger = ledger
         self._provider = provider
         self._context = context
@@ -206,6 +209,7 @@ class Engine:
             max_attempts=limits.max_attempts,
             stop=stop,
             progress=self.progress,
+            why_again=self._why_again,
         )
         self._runner = Runner(
             self._ledger,

@@ -17,8 +17,8 @@ class Job:
     `probes` are attempts that found the provider still out, or their key refused while there was
     another one: they say nothing of the question.
     `repairs` are attempts because its part of a pack's answer was damaged.
-    `raised`: its answer was cut off, and it is asked again under the raised ceiling. `last` is the
-    last request.
+    `raised`: its answer was cut off, and it is asked again under the raised ceiling. `reasked`: its
+    answer was rejected, and it is asked again with the reason. `last` is the last request.
     """
 
     question: Question
@@ -31,7 +31,13 @@ class Job:
     repairs: int = 0
     latency_ms: int | None = None
     raised: bool = False
+    reasked: bool = False
     last: bytes | None = None
+
+    @property
+    def extras(self) -> int:
+        """Return how many requests it has had beyond those that `max_attempts` counts."""
+        return self.probes + self.repairs + self.raised + self.reasked
 
     def charged(self, outcome: RowOutcome) -> RowOutcome:
         """Return the end of the row with what its requests have cost."""

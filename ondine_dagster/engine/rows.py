@@ -13,6 +13,8 @@ from ondine_dagster.llm.provider import NO_USAGE, Usage, Verdict, error_class_of
 
 # the flag of an answer that was cut off, and was not asked for under the raised ceiling yet
 NOT_RAISED = "ceiling_not_raised"
+# the flag of an answer to a question that was asked again, because the first one was rejected
+REASKED = "reasked"
 # the flag of a row that was asked again because its part of a pack's answer was damaged
 REPAIRED = "repaired"
 

@@ -20,7 +20,6 @@ NOT_SUPPORTED_YET = frozenset(
         "llm.extra",
         "llm.keys",
         "output.fields.*.fields",
-        "output.reask",
         "source.dataframe",
         "source.glob",
         "source.query",

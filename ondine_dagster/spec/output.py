@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from ondine_dagster.spec.accept import compiles
-from ondine_dagster.spec.base import LOCAL, QUESTION, VERBATIM, FilledText, Part
+from ondine_dagster.spec.base import LOCAL, QUESTION, REQUEST, VERBATIM, FilledText, Part, Whole
 from ondine_dagster.spec.choice import Choice
 from ondine_dagster.spec.columns import output_column, same_column
 from ondine_dagster.spec.output_field import Column, OutputField
@@ -128,6 +128,15 @@ class Output(Part):
         )
     )
 
+    reask: Annotated[Whole, REQUEST] = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="How often a run asks again, with what was wrong, when an answer that it "
+        "has just paid for is rejected. Stored answers are not asked again.",
+        examples=[1],
+    )
+
     @property
     def kind(self) -> Kind:
         """How an answer is read."""
@@ -180,6 +189,7 @@ class Output(Part):
         self._check_types()
         self._check_column()
         self._check_repair()
+        self._check_reask()
         self._check_columns()
 
     def _check_one_kind(self) -> None:
@@ -234,6 +244,11 @@ class Output(Part):
             if one not in _SAFE and self.kind not in _OF_JSON:
                 text = f"has {one}, which is for answers that are read as JSON; remove it"
                 raise refused_at(("repair",), text, None)
+
+    def _check_reask(self) -> None:
+        if self.reask and self.kind == "text":
+            text = "is for answers that can be rejected; plain text is accepted as it is"
+            raise refused_at(("reask",), text, self.reask)
 
     def _check_columns(self) -> None:
         seen: dict[str, str] = {}

@@ -78,7 +78,7 @@ ANSWERS = (
     {"label": "mixed", "score": 10},
     {"score": 0},
 )
-TEXTS = ("good", "It is good.", "bad", '```json\n{"score": 1}\n```', 'So: {"score": 2}.')
+ANSWERS_IN_WORDS = ("good", "It is good.", "bad", '```json\n{"score": 1}\n```', 'So: {"score": 2}.')
 
 
 @pytest.fixture
@@ -201,6 +201,8 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
         "fallback": _fallback(pipeline, prompt),
         "columns": tables.output_schema(dataset.output).to_string(),
         "answers": _read(pipeline),
+        "asked again": pipeline.why_again
+        and [pipeline.why_again(text) for text in ANSWERS_IN_WORDS],
         "specs": _specs(dataset, folder),
         "pilot": _pilot(pipeline),
         "checks": _checks(pipeline),
@@ -251,7 +253,7 @@ def _bodies(provider: Provider, messages: str) -> list[bytes]:
 
 
 def _read(pipeline: Pipeline) -> list[Any]:
-    texts = [*map(json.dumps, ANSWERS), *TEXTS]
+    texts = [*map(json.dumps, ANSWERS), *ANSWERS_IN_WORDS]
     read = [pipeline.reader.read(text) for text in texts]
     return [(one.code if isinstance(one, Rejection) else one) for one in read]
 
@@ -415,6 +417,7 @@ SHOWS_IN: Mapping[str, str] = {
     "output.function": "answers",
     "output.types": "columns",
     "output.repair": "answers",
+    "output.reask": "asked again",
     "output.fields.*.synonyms": "answers",
     "output.fields.*.column": "columns",
     "output.fields.*.accept": "answers",

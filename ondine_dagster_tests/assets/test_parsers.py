@@ -119,3 +119,15 @@ def test_a_model_is_asked_for_and_reads_the_answers(make_bench: MakeBench) -> No
     bench = make_bench(numbered(2), name="rated", output={"model": f"{OWN}:Rated"})
     bench.run_missing()
     assert [row["label"] for row in bench.rows(RESULTS)] == ["t0", "t1"]
+
+
+def test_a_rejected_answer_is_asked_for_again_in_the_run_that_paid_for_it(
+    make_bench: MakeBench, charged: Any
+) -> None:
+    output = {"function": f"{OWN}:only_good", "reask": 1}
+    bench = make_bench(numbered(3), output=output)
+    bench.run_missing()
+    assert [row["response"] for row in bench.rows(RESULTS)] == ["good"] * 3
+    assert {row["_flags"] for row in bench.rows(RESULTS)} == {"reasked"}
+    assert charged() == 6
+    assert bench.contradictions() == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Harness:
         self.preflight: Preflight | None = None
         self.fetch_token: FetchToken | None = None
         self.secret_headers: dict[str, str] = {}
+        self.why_again: Callable[[str], str | None] | None = None
 
     def close(self) -> None:
         self.ledger.close()
@@ -101,6 +102,7 @@ class Harness:
             self.preflight,
             fetch_token=self.fetch_token,
             secret_headers=self.secret_headers,
+            why_again=self.why_again,
         )
 
     def run(self, *partitions: Iterable[Row], **limits: Any) -> Run:

@@ -418,6 +418,7 @@ CHANGES: dict[str, Change] = {
     "output.function": _text("function", f"{_OWN}:first_word", f"{_OWN}:last_word"),
     "output.types": _text("types", {"score": "integer"}, {"score": "number"}, format="json"),
     "output.repair": _text("repair", ["fences"], ["prose"], format="json"),
+    "output.reask": Change("output.reask", 0, 1),
     "output.fields.*.column": Change(f"{_SCORE}.column", "score", "stars"),
     "output.fields.*.accept": Change(f"{_LABEL}.accept", ["good"], ["bad"]),
     "output.fields.*.accept.minimum": Change(f"{_SCORE}.accept", {"minimum": 1}, {"minimum": 2}),
