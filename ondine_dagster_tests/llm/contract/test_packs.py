@@ -9,11 +9,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.packing import new_codes, packable
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Completion
 from ondine_dagster.llm.registry import build_packing, build_provider
-from ondine_dagster.llm.structured import AnswerReader, wire_schema
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import answer
 from ondine_dagster.spec import Llm, Output
 from ondine_dagster_tests.llm.contract.conftest import FIELDS, KEY, SYSTEM, Contract
