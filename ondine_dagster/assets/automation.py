@@ -23,6 +23,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.asking_again import ALL
 from ondine_dagster.spec import Schedule
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.located import NotWatchable
 
 _SECONDS_BETWEEN_TICKS = 30
 _SECONDS_TO_FOLLOW = 15
@@ -135,15 +136,20 @@ def _follow_up(pipeline: Pipeline, label: Any) -> dg.SensorDefinition:
 
 
 def _source_now(pipeline: Pipeline, instance: dg.DagsterInstance) -> watch.Source:
-    """Return the state of the source; that of an upstream asset is its last materialization."""
+    """Return the state of the source; that of an upstream asset is its last materialization.
+
+    Raises NotWatchable where nothing tells it, OndineError where nobody answers.
+    """
     if pipeline.dataset.source.asset is not None:
         key = upstream_key(pipeline)
         assert key is not None
         last = instance.get_latest_materialization_event(key)
         return watch.Source() if last is None else watch.event(last.run_id, last.timestamp)
     try:
-        return look_at(pipeline.source_files())
+        return look_at(pipeline.source_pieces())
     except OndineError:
+        if pipeline.dataset.source.is_query:
+            raise
         return watch.Source()
 
 
@@ -159,7 +165,12 @@ def _watch(pipeline: Pipeline, snapshot: Any) -> dg.SensorDefinition:
         "on, as it costs money.",
     )
     def watch_source(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        now = _source_now(pipeline, context.instance)
+        try:
+            now = _source_now(pipeline, context.instance)
+        except OndineError as error:  # a database that does not tell, or that does not answer
+            if not isinstance(error, NotWatchable):
+                context.log.warning(f"{name}: {error}")
+            return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         found = watch.tick(watch.Cursor.read(context.cursor), now)
         if found.warning:
             context.log.warning(f"{name}: {found.reason}")

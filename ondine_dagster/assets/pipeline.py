@@ -32,9 +32,10 @@ from ondine_dagster.spec import Dataset, Llm, Output, format_errors
 from ondine_dagster.spec.checks import refuse_strange_checks
 from ondine_dagster.storage.asset_source import asset_table_file
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.locate import columns_of, locate, pieces_of
+from ondine_dagster.storage.located import Located, Piece
 from ondine_dagster.storage.prompt_files import read_prompt
 from ondine_dagster.storage.snapshot import Snapshot, check_columns, current_snapshot
-from ondine_dagster.storage.source_files import columns_of, resolve_source, source_files
 from ondine_dagster.storage.sources import SourceNotFound, places
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ class Pipeline:
         """Read the environment now: at run time, not when definitions are loaded."""
         return load_settings(self.project_root)
 
-    def source_path(self) -> Path:
-        """Return the source file, or the pattern of several.
+    def source(self) -> Located:
+        """Return where the rows are: a file or the pattern of several, or elsewhere.
 
         Of another dataset it is the folder of its files, of an upstream asset the table that was
         loaded last. Raises OndineError with the places where it was looked for.
@@ -102,7 +103,9 @@ class Pipeline:
             return self.settings().lake_root / source.dataset
         if source.asset is not None:
             return self._asset_table(source.asset)
-        return resolve_source(self.dataset, self.declared_in, self.project_root)
+        return locate(
+            self.dataset, self.declared_in, self.project_root, lambda: self.settings().environ
+        )
 
     @property
     def asset_table_file(self) -> Path | None:
@@ -121,13 +124,16 @@ class Pipeline:
             )
         return file
 
-    def source_files(self) -> list[Path]:
-        """Return the source's files by path; raises OndineError where there is none."""
-        return [file.path for file in source_files(self.dataset, self.source_path())]
+    def source_pieces(self) -> list[Piece]:
+        """Return what the watch sensor sees of the source.
+
+        Raises NotWatchable where that is nothing, OndineError where nobody answers.
+        """
+        return pieces_of(self.dataset, self.source())
 
     def source_columns(self) -> list[str]:
         """Return the source's columns; raises OndineError where they cannot be read (yet)."""
-        return columns_of(self.dataset, self.source_path())
+        return columns_of(self.dataset, self.source())
 
     def check(self, columns: Sequence[str]) -> None:
         """Refuse a declaration that does not fit the source's columns.
@@ -268,7 +274,9 @@ class Pipeline:
         if declared is None and self.dataset.source_pattern is None:
             return self._folders[0]
         if declared is None:
-            return _folder_of(self.source_path())
+            source = self.source()
+            assert isinstance(source, Path)  # it has a pattern
+            return _folder_of(source)
         tried = places(declared, self.declared_in, self.project_root)
         found = next((one for one in tried if one.is_dir()), None)
         if found is None:

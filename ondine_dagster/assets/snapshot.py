@@ -1,5 +1,6 @@
 """`snapshot`: reads the source once; every row gets its key and its partition."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -73,7 +74,7 @@ def build_snapshot(pipeline: Pipeline, *, loads_asset: bool = True) -> dg.Assets
             by_person = THEN not in context.run.tags
             largest = largest_snapshot(lake, pipeline.name)
             try:
-                source = pipeline.source_path()
+                source = pipeline.source()
                 result = take_snapshot(lake, pipeline.dataset, source, by_person=by_person)
             except OndineError as error:
                 log_verdicts(context, pipeline, refused(error, largest), "the source")
@@ -169,10 +170,15 @@ def _metadata(result: SnapshotResult, next_step: str | None) -> Metadata:
         "changed_partitions": _keys(result.changed),
         "removed_partitions": _keys(result.removed),
         **({"rows_gone": result.rows_gone, "shrunk": _shrunk(result)} if result.rows_gone else {}),
-        "source": dg.MetadataValue.path(snapshot.source_path),
+        "source": _shown_source(snapshot.source_path),
         "columns": ", ".join(snapshot.source_columns),
         "next_step": next_step or "nothing: every row has an outcome",
     }
+
+
+def _shown_source(shown: str) -> dg.MetadataValue:
+    is_path = Path(shown).is_absolute()
+    return dg.MetadataValue.path(shown) if is_path else dg.MetadataValue.text(shown)
 
 
 def _shrunk(result: SnapshotResult) -> str:

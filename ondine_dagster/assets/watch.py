@@ -1,6 +1,6 @@
 """What the watch sensor sees of a source, without reading it: names, sizes, times of change.
 
-Pure but for `look_at`. A file is taken when it is the same on two ticks, so that half-written ones
+Pure. A file is taken when it is the same on two ticks, so that half-written ones
 are not; a source that only lost something is reported and left as it is.
 """
 
@@ -10,14 +10,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
+
+from ondine_dagster.storage.located import Piece
 
 _STAMP_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The files of a source as they are now: one stamp per file, and their size together."""
+    """A source as it is now: one stamp per file, and their size together.
+
+    What a query answers is a file of no size.
+    """
 
     stamps: frozenset[str] = frozenset()
     size: int = 0
@@ -64,17 +68,12 @@ def _stamp(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:_STAMP_DIGITS]
 
 
-def look_at(files: Iterable[Path]) -> Source:
-    """Return the state of `files`; those that are gone meanwhile are left out."""
+def look_at(pieces: Iterable[Piece]) -> Source:
+    """Return the state of a source: of its files, or of what a query answers."""
     stamps, size = set(), 0
-    for file in files:
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        text = f"{file}\0{status.st_size}\0{status.st_mtime_ns}"
-        stamps.add(_stamp(text))
-        size += status.st_size
+    for piece in pieces:
+        stamps.add(_stamp(f"{piece.name}\0{piece.state}"))
+        size += piece.size
     return Source(frozenset(stamps), size)
 
 
@@ -106,10 +105,11 @@ def tick(cursor: Cursor, now: Source) -> Tick:
         reason = "The source has changed. It is taken when it is the same on the next tick."
         return Tick(seen, take=False, reason=reason)
     shrunk = taken is not None and (len(now.stamps) < len(taken.stamps) or now.size < taken.size)
-    size = f"{len(now.stamps)} file(s), {now.size:,} bytes"
+    size = f": {len(now.stamps)} file(s), {now.size:,} bytes" if now.size else ""
     before = f" instead of {len(taken.stamps)} file(s), {taken.size:,} bytes" if taken else ""
+    before = before if size else ""
     what = "smaller than it was" if shrunk else "new" if taken is None else "changed"
-    return Tick(Cursor(now, now), True, f"The source is {what}: {size}{before}.", warning=shrunk)
+    return Tick(Cursor(now, now), True, f"The source is {what}{size}{before}.", warning=shrunk)
 
 
 def _source(content: dict[str, int | str]) -> Source:

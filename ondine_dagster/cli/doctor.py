@@ -28,6 +28,7 @@ from ondine_dagster.llm.provider import Provider
 from ondine_dagster.settings import Settings, load_settings
 from ondine_dagster.spec import Llm
 from ondine_dagster.spec.providers import PROVIDERS
+from ondine_dagster.storage.locate import shown
 
 if TYPE_CHECKING:
     from ondine_dagster.cli.target import Target
@@ -160,10 +161,9 @@ def _set(variable: str, keys: int) -> str:
 
 
 def _source(target: Target) -> str:
-    path = target.pipeline.source_path()
     columns = target.pipeline.source_columns()
     target.pipeline.check(columns)
-    return f"{path}: {', '.join(columns)}"
+    return f"{shown(target.pipeline.source())}: {', '.join(columns)}"
 
 
 def _prompt(target: Target) -> str:

@@ -81,7 +81,7 @@ def plan_command(called: str, choice: Choice) -> None:
 def _made(target: Target, choice: Choice) -> _Plan:
     pipeline, lake = target.pipeline, target.lake
     with (
-        preview_snapshot(lake, pipeline.dataset, pipeline.source_path()) as (aside, snapshot),
+        preview_snapshot(lake, pipeline.dataset, pipeline.source()) as (aside, snapshot),
         reading(target.settings.ledger_path) as connection,
     ):
         pipeline.check(snapshot.source_columns)

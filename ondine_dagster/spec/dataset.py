@@ -134,11 +134,11 @@ class Dataset(Part):
         if not places and files is None:
             raise refused_at(("source", "path"), "is missing; it is required", None)
         if places and files is not None:
-            value = getattr(self.source, places[0])
-            text = (
-                f"is {shown(value)}, but `partitions` name the files: {files}; remove one of them"
+            value = (
+                "declared" if places[0] == "database" else shown(getattr(self.source, places[0]))
             )
-            raise refused_at(("source", places[0]), text, value)
+            text = f"is {value}, but `partitions` name the files: {files}; remove one of them"
+            raise refused_at(("source", places[0]), text, None)
         if self.source.dataset == self.name:
             text = f"is {shown(self.name)}, this very dataset; name another one"
             raise refused_at(("source", "dataset"), text, self.name)

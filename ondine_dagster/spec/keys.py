@@ -22,9 +22,6 @@ NOT_SUPPORTED_YET = frozenset(
         "output.fields.*.fields",
         "source.dataframe",
         "source.glob",
-        "source.query",
-        "source.table",
-        "source.url",
     }
 )
 
@@ -98,6 +95,8 @@ _OTHER_NAMES = {
     "cron_schedule": "schedule",
     "rows_per_partition": "partitions.rows",
     "file": "source.path",
+    "connection_string": "source.database",
+    "dsn": "source.database",
     "id": "source.key",
     "primary_key": "source.key",
     "dtypes": "source.types",

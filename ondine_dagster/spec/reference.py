@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from ondine_dagster.spec.accept import AcceptList
@@ -182,6 +182,7 @@ def _type(info: FieldInfo) -> str:
 _BOUNDS = ((Ge, "ge", "≥"), (Gt, "gt", ">"), (Le, "le", "≤"), (Lt, "lt", "<"))
 _NAMES = {
     str: "text",
+    SecretStr: "text",
     int: "whole number",
     float: "number",
     bool: "true or false",

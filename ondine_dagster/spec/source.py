@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 
 from ondine_dagster.spec.base import LOCAL, TEMPLATED, FilledText, Part
+from ondine_dagster.spec.database_url import DatabaseUrl
 from ondine_dagster.spec.problems import Location, refused_at, shown
 from ondine_dagster.spec.source_formats import ENDINGS, CsvDialect, file_format
 from ondine_dagster.spec.upstream import UpstreamAsset, UpstreamDataset
@@ -15,7 +17,8 @@ ColumnType = Literal["text", "integer", "number", "boolean", "date", "timestamp"
 
 
 # Where rows may come from; a source declares one of them.
-_PLACES = ("path", "dataset", "asset")
+_PLACES = ("path", "dataset", "asset", "database", "database_variable", "sql")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _readable_file(path: str) -> str:
@@ -28,6 +31,21 @@ def _readable_file(path: str) -> str:
             f"is {shown(path)}; files of this kind are not supported: it must end in {ENDINGS}"
         )
     return path
+
+
+def _database(url: SecretStr | None) -> SecretStr | None:
+    if url is not None:
+        DatabaseUrl.parse(url.get_secret_value())
+    return url
+
+
+def _variable(name: str | None) -> str | None:
+    # what is no name may be the address itself, with its password
+    if name is not None and not _VARIABLE.fullmatch(name):
+        raise ValueError(
+            "is not the name of an environment variable; it must be as in WAREHOUSE_URL"
+        )
+    return name
 
 
 def _as_list(value: Any) -> Any:
@@ -81,6 +99,41 @@ class Source(Part):
         "Polars or Arrow) is loaded by its IO manager when `snapshot` is materialized in Dagster.",
         examples=["warehouse/orders"],
     )
+    database: Annotated[SecretStr | None, AfterValidator(_database), LOCAL, TEMPLATED] = Field(
+        default=None,
+        description="Instead of `path`: the URL of a database, a file (duckdb:///data/shop.duckdb, "
+        "sqlite:///data/shop.sqlite; four slashes before an absolute path) or a server of "
+        "PostgreSQL. With `table` or `query`. A URL with a password stands in the environment.",
+        examples=["sqlite:///data/shop.sqlite"],
+    )
+    database_variable: Annotated[FilledText | None, AfterValidator(_variable), LOCAL] = Field(
+        default=None,
+        description="Instead of `database`: the environment variable that holds the URL. It is "
+        "read when the snapshot is taken.",
+        examples=["WAREHOUSE_URL"],
+    )
+    table: Annotated[FilledText | None, LOCAL, TEMPLATED] = Field(
+        default=None,
+        description="The table or view of the database, with its schema where it needs one.",
+        examples=["shop.reviews"],
+    )
+    query: Annotated[FilledText | None, LOCAL, TEMPLATED] = Field(
+        default=None,
+        description="Instead of `table`: one query in the SQL of the database. It can only read.",
+        examples=["select id, review from reviews where country = 'de'"],
+    )
+    sql: Annotated[FilledText | None, LOCAL, TEMPLATED] = Field(
+        default=None,
+        description="Instead of `path`: one query in the SQL of DuckDB, over files. Relative paths "
+        "in it are looked up beside the YAML file first, then in the project root.",
+        examples=["select * from 'data/2026-*.parquet' where review is not null"],
+    )
+    watch: Annotated[FilledText | None, LOCAL, TEMPLATED] = Field(
+        default=None,
+        description="A query whose answer changes when the rows do. The watch sensor asks it to "
+        "learn of changes of a database or of `sql`.",
+        examples=["select max(updated_at), count(*) from reviews"],
+    )
     key: KeyColumns = Field(
         default=(),
         description="The column, or list of columns, that names a row for good. Without it a row "
@@ -106,11 +159,28 @@ class Source(Part):
         """Return which settings say where the rows are; in a right declaration it is one."""
         return [name for name in _PLACES if getattr(self, name) is not None]
 
+    @property
+    def is_query(self) -> bool:
+        """Whether a database is asked for the rows."""
+        return any((self.database, self.database_variable, self.sql))
+
     def refuse_contradictions(self) -> None:
-        """Refuse rows from two places."""
+        """Refuse rows from two places, and a database of which nobody knows what to read."""
         places = self.place_names()
         if len(places) > 1:
             raise refused_at((), f"has {' and '.join(places)}; it must have one of them", None)
+        asked = [name for name in ("table", "query") if getattr(self, name) is not None]
+        if places[:1] in (["database"], ["database_variable"]):
+            if len(asked) != 1:
+                found = " and ".join(asked) or "neither table nor query"
+                text = f"has {places[0]} and {found}; it must have exactly one of table and query"
+                raise refused_at((), text, None)
+        elif asked:
+            text = "is for a database; declare its URL as `database`, or remove it"
+            raise refused_at((asked[0],), text, None)
+        if self.watch is not None and not self.is_query:
+            text = "is for databases and `sql`: others tell by themselves; remove it"
+            raise refused_at(("watch",), text, None)
 
     def refuse_strange(self, pattern: str | None) -> None:
         """Refuse settings that are for other files than `pattern` names; None: for no file."""

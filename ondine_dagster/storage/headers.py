@@ -8,7 +8,7 @@ from pathlib import Path
 from ondine_dagster.errors import OndineError
 
 
-def named(names: Sequence[str | None], path: Path, advice: str = "") -> list[str]:
+def named(names: Sequence[str | None], path: Path | str, advice: str = "") -> list[str]:
     """Return the names; raises OndineError for the first column of a header line without one."""
     for place, name in enumerate(names, start=1):
         if not name:
@@ -19,7 +19,7 @@ def named(names: Sequence[str | None], path: Path, advice: str = "") -> list[str
     return [str(name) for name in names]
 
 
-def distinct(names: Sequence[str], path: Path) -> list[str]:
+def distinct(names: Sequence[str], path: Path | str) -> list[str]:
     """Return the names; raises OndineError where two columns have the same."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:

@@ -1,8 +1,8 @@
 """Columns of Python values as a table: one type for each column, and text where there are several.
 
-For sources that bring values and no types (JSON, Excel). A column of one kind keeps it; nested or
-mixed values become text: text as it is, all else as JSON. Nothing is rounded: whole numbers beside
-fractions become fractions only where that loses no digit.
+For sources that bring values and no types (JSON, Excel, SQLite). A column of one kind keeps it;
+nested or mixed values become text: text as it is, all else as JSON. Nothing is rounded: whole
+numbers beside fractions become fractions only where that loses no digit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EXACT_IN_FLOAT = 2**53
 
 
 def table_of(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-    """Return a table; None is NULL. Values are str, int, float, bool, dates, lists and dicts."""
+    """Return a table; None is NULL. Values are those of JSON, bytes and dates."""
     import pyarrow as pa
 
     return pa.table({name: _column(values) for name, values in columns.items()})
@@ -30,7 +30,8 @@ def _column(values: Sequence[Any]) -> pa.Array:
     import pyarrow as pa
 
     kinds = {type(value) for value in values if value is not None}
-    simple = {bool: pa.bool_(), str: pa.string(), float: pa.float64(), datetime.date: pa.date32()}
+    simple = {bool: pa.bool_(), str: pa.string(), float: pa.float64(), bytes: pa.binary()}
+    simple[datetime.date] = pa.date32()
     if not kinds:
         return pa.array(values, pa.string())
     kind = next(iter(kinds))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ondine_dagster.storage.atomic import ensure_folder
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.located import Located
 from ondine_dagster.storage.snapshot import Snapshot, current_snapshot, take_snapshot
 from ondine_dagster.storage.snapshot_file import SNAPSHOT, write_pointer
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def preview_snapshot(
-    lake: Lake, dataset: Dataset, source_path: Path
+    lake: Lake, dataset: Dataset, source: Located
 ) -> Iterator[tuple[Lake, Snapshot]]:
     """Take a snapshot into a lake of its own, which is gone after the block; yield both.
 
@@ -36,4 +37,4 @@ def preview_snapshot(
             ensure_folder(link.parent)
             link.symlink_to(current.path)
             write_pointer(aside, current, (current.version,))
-        yield aside, take_snapshot(aside, dataset, source_path).snapshot
+        yield aside, take_snapshot(aside, dataset, source).snapshot

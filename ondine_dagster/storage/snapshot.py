@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondine_dagster.errors import OndineError
@@ -23,6 +22,8 @@ from ondine_dagster.spec import same_column
 from ondine_dagster.storage.atomic import ensure_folder
 from ondine_dagster.storage.dataset_source import ROW_KEY
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.locate import read_rows, shown
+from ondine_dagster.storage.located import Located
 from ondine_dagster.storage.parquet_files import read_schema
 from ondine_dagster.storage.partitioning import (
     UNASSIGNED,
@@ -47,7 +48,6 @@ from ondine_dagster.storage.snapshot_file import (
     write_pointer,
     write_snapshot,
 )
-from ondine_dagster.storage.source_files import read_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,7 +100,7 @@ class SnapshotResult:
 
 
 def take_snapshot(
-    lake: Lake, dataset: Dataset, source_path: Path, *, by_person: bool = True
+    lake: Lake, dataset: Dataset, source: Located, *, by_person: bool = True
 ) -> SnapshotResult:
     """Read the source and make it the current snapshot; an unchanged source changes nothing.
 
@@ -110,7 +110,7 @@ def take_snapshot(
             there to mean it.
     """
     with exclusive(lake, dataset.name):
-        table, files = read_rows(dataset, source_path)
+        table, files = read_rows(dataset, source)
         names = None
         if dataset.source.dataset is not None:
             names = table[ROW_KEY].to_pylist()
@@ -125,7 +125,7 @@ def take_snapshot(
                 f"{dataset.name}/snapshot yourself."
             )
         placement = _place(dataset, previous, table, identities.keys, files)
-        taken = _describe(lake, dataset, previous, source_path, table, identities, placement)
+        taken = _describe(lake, dataset, previous, source, table, identities, placement)
         current = _store(lake, previous, taken, table, identities, placement)
     reasons = {identities.keys[row]: reason for row, reason in placement.reasons.items()}
     other_kind = previous.kind if previous and previous.kind != current.kind else None
@@ -235,7 +235,7 @@ def _describe(
     lake: Lake,
     dataset: Dataset,
     previous: Snapshot | None,
-    source_path: Path,
+    source: Located,
     table: pa.Table,
     identities: RowIdentities,
     placement: Placement,
@@ -251,7 +251,7 @@ def _describe(
         version=version,
         path=lake.path(dataset.name, SNAPSHOT, version),
         taken_at=datetime.now(UTC),
-        source_path=str(source_path.absolute()),
+        source_path=shown(source),
         source_columns=tuple(table.column_names),
         rows=table.num_rows,
         partitions=_partitions(header, identities.hashes, placement.keys, kind, emptied),

@@ -185,7 +185,7 @@ def test_the_table_of_any_asset_is_a_source(
 ) -> None:
     bench = make_bench(name="orders", source={"asset": "warehouse/orders", "key": "id"})
     with pytest.raises(OndineError, match="materialize orders/snapshot there"):
-        bench.pipeline.source_path()
+        bench.pipeline.source()
     frame = pd.DataFrame(numbered(3)).assign(amount=pd.array([1, None, 3], "Int64"))
     assert run_with(bench, _asset(frame)).success
     # the command line has no IO manager: it works on the rows that were loaded last

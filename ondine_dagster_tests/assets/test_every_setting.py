@@ -10,9 +10,11 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,7 +59,9 @@ from ondine_dagster_tests.spec.declarations import attributes
 from ondine_dagster_tests.workbench import REJECTED, RESULTS, MakeBench, numbered
 
 LIMITS = {path for path in CHANGES if path.startswith("limits.")}
+DATABASE = ("database", "database_variable", "table", "query", "sql")
 WHICH_ROWS = {
+    *(f"source.{name}" for name in DATABASE),
     "source.path",
     "source.dataset",
     "source.asset",
@@ -97,6 +101,10 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / f"{name}.txt").write_text(f"Be {name}. {{{{ review }}}}")
     for name, shown in {"few": [EXAMPLE], "many": [EXAMPLE, EXAMPLE]}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(shown))
+    for name in ("shop", "other"):
+        with closing(sqlite3.connect(tmp_path / f"{name}.sqlite")) as shop:
+            shop.execute(f"create table reviews as select 1 as id, 'of {name}' as review")
+            shop.execute("create table opinions as select 1 as id, 'mine' as review")
     for name in ("reviews", "opinions"):
         days = [f"2026-01-{1 + n:02d}T20:00+00:00" for n in range(25)]
         lines = [
@@ -164,12 +172,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         return PDF if url.endswith(".pdf") else PNG
 
     monkeypatch.setattr(Fetcher, "fetch", fetch)
+    monkeypatch.setenv("SHOP_URL", "sqlite:///shop.sqlite")
+    monkeypatch.setenv("OTHER_SHOP_URL", "sqlite:///other.sqlite")
 
 
 def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
     """Return everything that can be seen of a declaration without asking anybody."""
     pipeline = Pipeline(dataset, folder / "defs.yaml", folder)
-    snapshot = take_snapshot(lake, dataset, pipeline.source_path()).snapshot
+    snapshot = take_snapshot(lake, dataset, pipeline.source()).snapshot
     for partition in snapshot.partitions:
         write_raw_rows(lake, snapshot, partition.key)
         store = AttachmentStore(folder / "attachments")
@@ -184,6 +194,7 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
     headers = [provider.headers(key) for key in keys or (None,)]
     headers.append(settings.headers_in(dataset.llm.header_variables))
     return {
+        "watched": _watched(pipeline),
         "rows": [raw.schema.to_string(), raw.to_pylist(), [p.key for p in snapshot.partitions]],
         "request": [provider.url, headers, *_bodies(provider, prompt["messages"])],
         "identity": _identity(pipeline),
@@ -208,6 +219,11 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
         "checks": _checks(pipeline),
         "automation": _automation(dataset, folder),
     }
+
+
+def _watched(pipeline: Pipeline) -> Any:
+    """Return what the watch sensor asks a database, where it asks one."""
+    return [] if pipeline.dataset.source.watch is None else pipeline.source_pieces()
 
 
 def _identity(pipeline: Pipeline) -> Any:
@@ -321,6 +337,8 @@ SHOWS_IN: Mapping[str, str] = {
     "source.path": "rows",
     "source.dataset": "rows",
     "source.asset": "rows",
+    **{f"source.{name}": "rows" for name in DATABASE},
+    "source.watch": "watched",
     "source.key": "rows",
     "source.types": "rows",
     **{path: "rows" for path in CHANGES if path.startswith("source.csv.")},

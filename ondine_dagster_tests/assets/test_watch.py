@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ondine_dagster.assets.watch import Cursor, Tick, look_at, tick
+from ondine_dagster.storage.located import Piece
 
 
 class Watched:
@@ -23,7 +24,9 @@ class Watched:
         (self._folder / name).unlink()
 
     def tick(self) -> Tick:
-        found = tick(Cursor.read(self._kept), look_at(sorted(self._folder.iterdir())))
+        found = tick(
+            Cursor.read(self._kept), look_at(map(Piece.of_file, sorted(self._folder.iterdir())))
+        )
         self._kept = found.cursor.text()
         return found
 

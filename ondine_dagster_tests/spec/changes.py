@@ -95,6 +95,20 @@ def _csv(key: str, before: Any, after: Any) -> Change:
     return Change(f"source.csv.{key}", before, after, start)
 
 
+_SELECT = "select 2 as id, 'b' as review"
+_NO_FILE = attributes(source={"key": "id"})
+
+
+def _database(key: str, before: Any, after: Any) -> Change:
+    """Change what is read of a database."""
+    source = {"key": "id", "database": "sqlite:///shop.sqlite", "table": "reviews"}
+    if key == "query":
+        del source["table"]
+    if key == "database_variable":
+        del source["database"]
+    return Change(f"source.{key}", before, after, attributes(source=source))
+
+
 def _files(at: str, before: Any, after: Any) -> Change:
     """Change which files are read; their names tell the day."""
     partitions: dict[str, Any] = {}
@@ -207,6 +221,12 @@ CHANGES: dict[str, Change] = {
     "source.asset": Change(
         "source", {"asset": "warehouse/reviews"}, {"asset": "warehouse/opinions"}
     ),
+    "source.database": _database("database", "sqlite:///shop.sqlite", "sqlite:///other.sqlite"),
+    "source.database_variable": _database("database_variable", "SHOP_URL", "OTHER_SHOP_URL"),
+    "source.table": _database("table", "reviews", "opinions"),
+    "source.query": _database("query", "select 1 as id, 'a' as review", _SELECT),
+    "source.sql": Change("source.sql", "select 1 as id, 'a' as review", _SELECT, _NO_FILE),
+    "source.watch": _database("watch", "select 1", "select 2"),
     "source.key": Change("source.key", "id", ["id", "country"]),
     "source.csv.delimiter": _csv("delimiter", ",", "|"),
     "source.csv.quote": _csv("quote", '"', "'"),
