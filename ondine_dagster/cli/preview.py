@@ -36,7 +36,7 @@ def preview_command(called: str, rows: int, partitions: tuple[str, ...], *, as_j
 def _made(target: Target, rows: int, partitions: tuple[str, ...]) -> PromptPreview:
     pipeline, lake = target.pipeline, target.lake
     with (
-        preview_snapshot(lake, pipeline.dataset, pipeline.source_path()) as (aside, snapshot),
+        preview_snapshot(lake, pipeline.dataset, pipeline.source()) as (aside, snapshot),
         reading(target.settings.ledger_path) as connection,
     ):
         pipeline.check(snapshot.source_columns)
