@@ -18,6 +18,7 @@ _MODULES = {
     "report": "many_partitions",
     "rates": "rates",
     "capacity": "capacity",
+    "packing": "packing",
 }
 
 
