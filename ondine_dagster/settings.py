@@ -27,7 +27,8 @@ _NOT_SUPPORTED_YET = {
     "ONDINE_LEDGER_URL": "the ledger is SQLite in the data folder",
     "ONDINE_LAKE_URL": "the lake is a folder in the data folder",
 }
-_NOT_FOR_THE_DEMO = (DAGSTER_HOME, DEMO_BASE_URL, BUDGET_USD_PER_DAY, BUDGETS)
+TRACES = "ONDINE_TRACES"  # what it can be is said in `observe.destination`
+_NOT_FOR_THE_DEMO = (DAGSTER_HOME, DEMO_BASE_URL, BUDGET_USD_PER_DAY, BUDGETS, TRACES)
 _BETWEEN_KEYS = re.compile(r"[,\s]+", re.ASCII)
 _KEY_ENDINGS = ("_API_KEY", "_API_TOKEN")
 
@@ -62,6 +63,10 @@ class Settings:
     def own_dagster_home(self) -> Path:
         """Return where Dagster's records go unless DAGSTER_HOME says otherwise."""
         return self.data_dir / "dagster_home"
+
+    def variable(self, name: str) -> str | None:
+        """Return the value of a variable without the space round it, None where it is empty."""
+        return self.environ.get(name, "").strip() or None
 
     def keys_in(self, variable: str | None) -> tuple[SecretStr, ...]:
         """Return the API keys in a variable, each once; none where it is unset or empty.

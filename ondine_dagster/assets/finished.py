@@ -29,6 +29,7 @@ from ondine_dagster.ledger.identity import digest
 if TYPE_CHECKING:
     from ondine_dagster.assets.verdicts import Verdict
     from ondine_dagster.engine.engine import Engine
+    from ondine_dagster.observe.destination import Destination
 
 # An event takes 10 ms, and the end of the step repeats them all: an event waits up to this long,
 # and in a step that ends before it is not logged twice.
@@ -58,6 +59,7 @@ class Finished:
         self.engine: Engine | None = None
         self.live: LiveStep | None = None
         self.budgets: BudgetWatch | None = None
+        self.trace_host: Destination | None = None
         self.estimate = Estimate()
         self.not_asked: Counter[str] = Counter()
         self.verdicts: list[Verdict] | None = None
@@ -85,6 +87,8 @@ class Finished:
             self._red[partition] = counts
             return
         shown = {asset: partition_metadata(self._pipeline, asset, counts) for asset in self._wanted}
+        if RESPONSES in shown and counts.requests:
+            shown[RESPONSES] |= self._trace(partition)
         for asset, metadata in shown.items():
             # for the final event of the step, which repeats the one logged here
             self._context.add_asset_metadata(
@@ -131,6 +135,15 @@ class Finished:
                     ),
                 )
             )
+
+    def _trace(self, partition: str) -> Metadata:
+        """Return where to find the requests that this run made for a partition."""
+        if self.trace_host is None:
+            return {}
+        from ondine_dagster.assets.traces import trace_metadata
+
+        run_id, name = self._context.run.run_id, self._pipeline.name
+        return trace_metadata(self.trace_host, run_id, name, partition)
 
     def _data_version(self, asset: str, rows: str) -> str:
         """Return the version of an asset: what is made of answers depends on local settings."""

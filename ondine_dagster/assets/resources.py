@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ondine_dagster.engine.pilot import PilotPlan
     from ondine_dagster.engine.preflight import Preflight
     from ondine_dagster.ledger.ledger import Ledger
+    from ondine_dagster.observe.destination import Destination
 
 LAKE, LLM, IO_MANAGER = "ondine_lake", "ondine_llm", "ondine_io_manager"
 BUDGETS = "ondine_budgets"
@@ -58,6 +59,15 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
         from ondine_dagster.ledger.ledger import open_ledger
 
         return open_ledger(Path(self.ledger_path))
+
+    def trace_host(self) -> "Destination | None":
+        """Return where traces go, None where nobody wants them.
+
+        Raises OndineError where they are wanted and cannot be sent.
+        """
+        from ondine_dagster.observe.destination import destination_of
+
+        return destination_of(load_settings(Path(self.project_root)))
 
     def attachments(self) -> AttachmentStore:
         """Return the folder of the rows' images and documents, beside the ledger."""
@@ -96,6 +106,7 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
             limits=budgets,
             command=command,
             run_id=run_id,
+            traced=self.trace_host() is not None,
         )
         engine_limits = EngineLimits(
             concurrency=at_once(provider, limits.concurrency),

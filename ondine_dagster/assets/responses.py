@@ -6,7 +6,7 @@ One multi-asset, so that a finished partition gets its three files and three eve
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,6 +141,7 @@ def _materialize(
     rows = check_prompts(pipeline, lake, partitions)
     llm: LLMProviderResource = context.resources.ondine_llm
     budgets: BudgetController = context.resources.ondine_budgets
+    done.trace_host = llm.trace_host()
     ledger, scope = llm.ledger(), run_scope(context)
     pipeline.bind(ledger, lake)
     limits = budgets.declare(ledger, pipeline.dataset)
@@ -162,11 +163,23 @@ def _materialize(
     announce(done.live)
     rows_to_ask = with_fallback(pipeline, ledger, feeds(pipeline, lake, partitions))
     run = retry.chunks(engine, ledger, partitions) if retry else engine.run(rows_to_ask)
-    with Heartbeat(done.live, context.log.info, done.beat), closing(run) as chunks:
+    traces = _traces(context, ledger, lake, done)
+    with Heartbeat(done.live, context.log.info, done.beat), traces, closing(run) as chunks:
         write_partitions(pipeline, lake, chunks, wanted, done.partition)
     done.not_asked = retry.not_asked if retry else Counter()
     done.beat()
     done.budgets.look()
+
+
+def _traces(
+    context: dg.AssetExecutionContext, ledger: "Ledger", lake: Lake, done: Finished
+) -> AbstractContextManager[object]:
+    """Return what sends the traces of the step while it lasts, if anybody wants them."""
+    if done.trace_host is None:
+        return nullcontext()
+    from ondine_dagster.assets.traces import Tracing
+
+    return Tracing(ledger.database, lake, done.trace_host, context.log.warning)
 
 
 def _estimate(

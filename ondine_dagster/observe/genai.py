@@ -1,0 +1,139 @@
+"""The names that OpenTelemetry's conventions for generative AI give to attributes of spans.
+
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans; what they do not know of is under
+`ondine.`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from ondine_dagster.observe.requests import Request, Root
+from ondine_dagster.observe.spans import Attributes, Row, Value, Vocabulary, usd
+
+# our names of providers where the conventions have another
+_PROVIDERS = {"azure": "azure.ai.openai", "openai_compatible": "openai"}
+
+
+class GenAiVocabulary(Vocabulary):
+    """Client spans of chat completions."""
+
+    def root(self, root: Root, partition: str) -> Attributes:
+        """Return the attributes of a root span."""
+        return _known(
+            {
+                "ondine.dataset": root.dataset,
+                "ondine.partition": partition,
+                "ondine.run_id": root.run_id,
+                "ondine.run_scope": root.run_scope,
+                "session.id": root.run_id,
+            }
+        )
+
+    def request(self, request: Request, partition: str, rows: Sequence[Row]) -> Attributes:
+        """Return the attributes of a request's span, without texts."""
+        address, port = _server(request.base_url)
+        reasons = [one.asked.finish_reason for one in rows]
+        return _known(
+            {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": _PROVIDERS.get(request.provider, request.provider),
+                "gen_ai.request.model": request.model_requested,
+                "gen_ai.request.max_tokens": request.ceiling,
+                "gen_ai.response.model": request.model_served,
+                "gen_ai.response.id": request.remote_id,
+                "gen_ai.response.finish_reasons": list(dict.fromkeys(filter(None, reasons)))
+                or None,
+                "gen_ai.usage.input_tokens": request.prompt_tokens,
+                "gen_ai.usage.output_tokens": request.completion_tokens,
+                "gen_ai.usage.cache_read.input_tokens": request.cached_tokens,
+                "gen_ai.usage.cache_creation.input_tokens": request.cache_write_tokens,
+                "gen_ai.usage.reasoning.output_tokens": request.reasoning_tokens,
+                "server.address": address,
+                "server.port": port,
+                "error.type": request.code or request.error_class or _verdict(rows),
+                "session.id": request.run_id,
+                "ondine.dataset": request.dataset,
+                "ondine.partition": partition,
+                "ondine.run_id": request.run_id,
+                "ondine.row_key": rows[0].key if len(rows) == 1 else None,
+                "ondine.rows": len(rows),
+                "ondine.attempt": request.number,
+                "ondine.attempt_id": request.id.hex(),
+                "ondine.kind": request.kind,
+                "ondine.state": request.state,
+                "ondine.error_class": request.error_class,
+                "ondine.provider_served": request.provider_served,
+                "ondine.cost_usd": None if request.cost is None else usd(request.cost),
+                "ondine.cost_source": request.cost_source,
+            }
+        )
+
+    def row(self, request: Request, partition: str, row: Row) -> Attributes:
+        """Return the attributes of a row's span, without texts."""
+        asked = row.asked
+        return _known(
+            {
+                "session.id": request.run_id,
+                "ondine.dataset": request.dataset,
+                "ondine.partition": partition,
+                "ondine.run_id": request.run_id,
+                "ondine.row_key": row.key,
+                "ondine.attempt": request.number,
+                "ondine.verdict": asked.verdict,
+                "ondine.cost_share_usd": None
+                if asked.cost_share is None
+                else usd(asked.cost_share),
+                "error.type": _verdict([row]),
+            }
+        )
+
+    def texts(self, row: Row) -> dict[str, str]:
+        """Return what was sent for a row, and what came back."""
+        found: dict[str, str] = {}
+        if row.messages is not None:
+            found["gen_ai.input.messages"] = _messages(row.messages)
+        if row.answer is not None:
+            part = {"type": "text", "content": row.answer}
+            reason = row.asked.finish_reason or "unknown"
+            answer = {"role": "assistant", "parts": [part], "finish_reason": reason}
+            found["gen_ai.output.messages"] = json.dumps([answer], ensure_ascii=False)
+        return found
+
+
+@lru_cache(maxsize=64)
+def _server(url: str) -> tuple[str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.hostname, parts.port
+
+
+def _known(values: Mapping[str, Value | None]) -> Attributes:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _verdict(rows: Sequence[Row]) -> str | None:
+    failed = (one.asked for one in rows if one.asked.failed)
+    return next((one.code or one.verdict for one in failed), None)
+
+
+def _messages(text: str) -> str:
+    """Return messages as the conventions have them: each with a list of typed parts."""
+    try:
+        messages = json.loads(text)
+    except ValueError:  # scrubbing may have changed more than the texts in it
+        messages = [{"role": "user", "content": text}]
+    shown = [{"role": one["role"], "parts": _parts(one["content"])} for one in messages]
+    return json.dumps(shown, ensure_ascii=False)
+
+
+def _parts(content: Any) -> list[Any]:
+    if isinstance(content, str):
+        return [{"type": "text", "content": content}]
+    return [
+        {"type": "text", "content": part["text"]} if part.get("type") == "text" else part
+        for part in content
+    ]

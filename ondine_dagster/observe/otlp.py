@@ -1,0 +1,196 @@
+"""OTLP over HTTP: spans as protobuf, posted with a deadline, and what the host said of them.
+
+https://opentelemetry.io/docs/specs/otlp/#otlphttp. Spans are encoded here and not by an SDK: there
+is no queue that could overflow, no global tracer that could be another's, and each post has an
+answer. Needs the package opentelemetry-proto, imported on use.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ondine_dagster.llm.retry_after import retry_after_seconds
+from ondine_dagster.observe.destination import HEADERS, PUBLIC_KEY, SECRET_KEY, Destination
+from ondine_dagster.observe.spans import Span, Value
+
+if TYPE_CHECKING:
+    import httpx
+
+_INTERNAL, _CLIENT, _ERROR = 1, 3, 2  # of Span.SpanKind and Status.StatusCode
+_CONTENT = frozenset({400, 413, 422})  # the host does not take these very spans
+_AGAIN = frozenset({429, 502, 503, 504})
+_GZIP_LEVEL = 3
+_MAX_REPLY_BYTES = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The host took the spans, but for `rejected` of them, of which it says `why`."""
+
+    rejected: int = 0
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The host does not take what was sent: other spans may be welcome."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """Nothing can be sent now; `soon` where trying again may help, after `after` seconds."""
+
+    why: str
+    soon: bool = False
+    after: float | None = None
+
+
+Answer = Delivered | Refused | Unavailable
+
+
+class OtlpHttp:
+    """Posts spans to one host. For one thread; close it."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        headers = {name: one.get_secret_value() for name, one in self._destination.headers.items()}
+        return httpx.Client(
+            headers={
+                **headers,
+                "content-type": "application/x-protobuf",
+                "content-encoding": "gzip",
+                "user-agent": "ondine-dagster",
+            },
+            follow_redirects=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if "_client" in self.__dict__:
+            self._client.close()
+
+    def post(self, spans: Iterable[Span], seconds: float) -> Answer:
+        """Send spans and return what the host says, within about `seconds`."""
+        import httpx
+
+        body = gzip.compress(encode(spans, self._destination.service_name), _GZIP_LEVEL)
+        until = time.monotonic() + seconds
+        try:
+            with self._client.stream(
+                "POST", self._destination.url, content=body, timeout=seconds
+            ) as reply:
+                return self._understood(reply, _read(reply, until))
+        except httpx.TimeoutException:
+            return Unavailable(f"no answer within {seconds:.0f} s")
+        except httpx.HTTPError as error:  # its text may hold the address, and no secret
+            return Unavailable(f"cannot be reached: {type(error).__name__}")
+
+    def _understood(self, reply: httpx.Response, body: bytes) -> Answer:
+        status = reply.status_code
+        if 200 <= status < 300:
+            return _partial_success(reply.headers.get("content-type", ""), body)
+        said = f"answers {status}"
+        if status in _CONTENT:
+            return Refused(said)
+        if status in (401, 403):
+            keys = HEADERS
+            if self._destination.kind == "langfuse":
+                keys = f"{PUBLIC_KEY} and {SECRET_KEY}"
+            return Unavailable(f"{said}: see {keys}")
+        after = retry_after_seconds({k.lower(): v for k, v in reply.headers.items()})
+        return Unavailable(said, soon=status in _AGAIN, after=after)
+
+
+def _read(reply: httpx.Response, until: float) -> bytes:
+    """Return the body as far as it comes in time: no more than a few words are expected."""
+    body = b""
+    for piece in reply.iter_bytes():
+        body += piece
+        if len(body) > _MAX_REPLY_BYTES or time.monotonic() > until:
+            break
+    return body
+
+
+def _partial_success(content_type: str, body: bytes) -> Delivered:
+    """Return how many spans a host has dropped that says 200."""
+    try:
+        if "json" in content_type:
+            told: Any = json.loads(body or b"{}")
+            partial = told.get("partialSuccess") or {}
+            return Delivered(
+                int(partial.get("rejectedSpans") or 0), partial.get("errorMessage", "")
+            )
+        parsed = _messages().ExportTraceServiceResponse.FromString(body)
+    except Exception:  # noqa: BLE001 (whatever it says in whichever shape: it says 200)
+        return Delivered()
+    return Delivered(parsed.partial_success.rejected_spans, parsed.partial_success.error_message)
+
+
+def _messages() -> Any:
+    return import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+
+
+def encode(spans: Iterable[Span], service_name: str) -> bytes:
+    """Return an ExportTraceServiceRequest with these spans."""
+    request = _messages().ExportTraceServiceRequest()
+    resource = request.resource_spans.add()
+    _add(resource.resource.attributes, {"service.name": service_name})
+    scope = resource.scope_spans.add()
+    scope.scope.name = "ondine_dagster"
+    for span in spans:
+        _encode_span(scope.spans.add(), span)
+    return bytes(request.SerializeToString())
+
+
+def _encode_span(message: Any, span: Span) -> None:
+    """Fill a protobuf span in place: copies would take twice the time."""
+    message.trace_id, message.span_id = span.trace_id, span.span_id
+    if span.parent_id is not None:
+        message.parent_span_id = span.parent_id
+    message.name = span.name
+    message.kind = _CLIENT if span.calls else _INTERNAL
+    message.start_time_unix_nano = span.started * 1_000_000
+    message.end_time_unix_nano = span.ended * 1_000_000
+    if span.error is not None:
+        message.status.code, message.status.message = _ERROR, span.error
+    _add(message.attributes, span.attributes)
+    _add(message.attributes, span.texts)
+
+
+def _add(attributes: Any, values: Mapping[str, Value]) -> None:
+    for name, value in values.items():
+        added = attributes.add()
+        added.key = name
+        if type(value) is str:  # nearly all of them
+            added.value.string_value = value
+        elif isinstance(value, bool):
+            added.value.bool_value = value
+        elif isinstance(value, int):
+            added.value.int_value = value
+        elif isinstance(value, float):
+            added.value.double_value = value
+        else:
+            for one in value:
+                added.value.array_value.values.add().string_value = one
