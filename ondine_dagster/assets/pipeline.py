@@ -21,10 +21,11 @@ from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.condition import RowCondition
 from ondine_dagster.llm.errors import ErrorClass
 from ondine_dagster.llm.own_code import load, version
+from ondine_dagster.llm.packing import Packing
 from ondine_dagster.llm.prompt import PromptRenderer
 from ondine_dagster.llm.prompt_texts import PromptTexts
 from ondine_dagster.llm.provider import Provider
-from ondine_dagster.llm.registry import build_provider
+from ondine_dagster.llm.registry import build_packing, build_provider
 from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.settings import Settings, load_settings
@@ -176,7 +177,7 @@ class Pipeline:
 
     def check_price(self) -> None:
         """Refuse a model whose price nobody knows; the message says how to give one."""
-        _ = self.provider, self.fallback
+        _ = self.provider, self.fallback, self.packing
 
     def snapshot(self, lake: Lake) -> Snapshot:
         """Return the current snapshot; raises OndineError where none was taken yet."""
@@ -225,6 +226,23 @@ class Pipeline:
                     "`llm:`", f"`llm: {section}:`"
                 )
             raise OndineError(f"{self.declared_in}: {text}") from None
+
+    @cached_property
+    def packing(self) -> tuple[Packing, Provider] | None:
+        """Return how several rows go in one request, and the model that is asked so.
+
+        None where each row goes alone. Raises OndineError for a format that the fields do not fit.
+        """
+        batching, llm = self.dataset.batching, self.dataset.llm
+        if batching.rows_per_request == 1:
+            return None
+        schema = wire_schema(self.dataset.output.fields)
+        try:
+            packing = build_packing(batching.format, schema, self.renderer.ends)
+        except OndineError as error:
+            raise OndineError(f"{self.declared_in}: {error}") from None
+        same = self.renderer.static_messages
+        return packing, build_provider(llm, packing.schema, self._folders, same)
 
     @property
     def highest_ceiling(self) -> int:

@@ -25,6 +25,7 @@ from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
     from ondine_dagster.engine.engine import Engine
+    from ondine_dagster.engine.pack_sizes import PackPlan
     from ondine_dagster.engine.pilot import PilotPlan
     from ondine_dagster.engine.preflight import Preflight
     from ondine_dagster.ledger.ledger import Ledger
@@ -84,6 +85,7 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
         command: str = "run",
         run_id: str | None = None,
         why_again: Callable[[str], str | None] | None = None,
+        packs: "PackPlan | None" = None,
     ) -> "Engine":
         """Return an engine for one run of `dataset`. Its connections close with its iterator.
 
@@ -135,6 +137,7 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
             self.attachments().load,
             settings.headers_in(llm.header_variables),
             why_again,
+            packs,
         )
         if llm.provider == PROVIDER:
             # what an earlier run has lost holds money and rows until it is known what became of it

@@ -53,6 +53,7 @@ from ondine_dagster.ledger.estimates import Estimate, record
 from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
+    from ondine_dagster.engine.pack_sizes import PackPlan
     from ondine_dagster.ledger.ledger import Ledger
 
 _DESCRIPTIONS = {
@@ -155,8 +156,9 @@ def _materialize(
     asked = (retry.llm, retry.provider) if retry else (pipeline.dataset.llm, pipeline.provider)
     command = "retry" if retry else "run"
     run_id = context.run.run_id
+    packs = None if retry else _packs(pipeline, ledger)
     dataset, why_again = pipeline.dataset, pipeline.why_again
-    engine = llm.engine(dataset, *asked, scope, limits, pilot, command, run_id, why_again)
+    engine = llm.engine(dataset, *asked, scope, limits, pilot, command, run_id, why_again, packs)
     done.engine = engine
     done.budgets = budgets.watch(ledger, pipeline.dataset, scope, context.log.warning, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), rows, engine.progress, engine.stop)
@@ -188,6 +190,13 @@ def _estimate(
     """Return what the step will probably use."""
     partitions, run_id = step_keys(context), context.run.run_id
     return estimate_step(pipeline, lake, partitions, ledger_path, run_id)
+
+
+def _packs(pipeline: Pipeline, ledger: "Ledger") -> "PackPlan | None":
+    from ondine_dagster.assets.packs import pack_plan
+
+    with ledger.database.read() as connection:
+        return pack_plan(pipeline, connection)
 
 
 def _record(

@@ -101,15 +101,20 @@ class Asker:
         # hears of each question whose first request has failed, or that another run is asking
         self.delayed: Callable[[], None] = lambda: None
         self.refusals = Refusals(provider.url)
-        # tokens that fit into the model, as far as that is known
-        self.context_window: int | None = None
+        self._window: int | None = None
         # requests that are reserved and whose end is not in the ledger yet
         self.in_flight: set[bytes] = set()
 
+    def know_window(self, tokens: int | None) -> None:
+        """Take in how many tokens fit into the model, None where nobody knows."""
+        self._window = tokens
+        if self._sender.sizes is not None:
+            self._sender.sizes.window = tokens
+
     async def ask(self, pack: Pack) -> None:
         """Ask the questions of `pack`, which says what became of each: none is left in its jobs."""
-        if self.context_window is not None:
-            self._refuse_too_long(pack, self.context_window)
+        if self._window is not None:
+            self._refuse_too_long(pack, self._window)
         await self._ask_and_repeat(pack)
         if self._raised is not None:
             await self._raise_ceiling(pack)
@@ -160,7 +165,7 @@ class Asker:
         if problem is None or self._stop.is_set():
             return None
         messages = conversation(question.messages, outcome.text or "", problem)
-        window = self.context_window
+        window = self._window
         if window is not None and too_long(messages, window, self._provider.model) is not None:
             return None
         return replace(question, messages=messages, instead_of=outcome.attempt)
@@ -305,6 +310,8 @@ class Asker:
 
     def _out_of_money(self, pack: Pack, broke: Broke) -> None:
         if len(pack.jobs) > 1 and broke.limit.unit != "requests":
+            assert self._sender.sizes is not None
+            self._sender.sizes.too_dear(len(pack.jobs))
             pack.halve()  # there may be room for fewer
             return
         reason = budget_used_up(self._context, broke)
@@ -356,6 +363,8 @@ class Asker:
 
     def _ask_apart(self, pack: Pack, failure: Failure) -> None:
         """Go on with fewer questions at a time; where the failure was paid, as after damage."""
+        if pack.kind == "first" and self._sender.sizes is not None:
+            self._sender.sizes.learn(len(pack.jobs), len(pack.jobs))
         if failure.evidence is not Evidence.RECEIVED:
             pack.halve()
         else:

@@ -26,6 +26,7 @@ from ondine_dagster.engine.in_process import InProcessTransport
 from ondine_dagster.engine.keys import KeyRing
 from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.pacing import Pacer
+from ondine_dagster.engine.pack_sizes import PackPlan
 from ondine_dagster.engine.pilot import PilotPlan, PilotVerdict
 from ondine_dagster.engine.preflight import Checked, Preflight
 from ondine_dagster.engine.progress import Progress
@@ -81,6 +82,7 @@ class Engine:
         load: Load = lambda digest: None,
         secret_headers: Mapping[str, str] = MappingProxyType({}),
         why_again: Callable[[str], str | None] | None = None,
+        packs: PackPlan | None = None,
     ) -> None:
         """`pilot`: which rows are judged before the others are sent; None: none.
 
@@ -89,7 +91,9 @@ class Engine:
         `load` gives the bytes of the images and documents of questions by their digest.
         `secret_headers` go with every request.
         `why_again` says why an answer is asked for once more with that reason, if it is.
+        `packs`: how several questions go in one request; None: each goes alone.
         """
+        self._packs = packs
         self._load = load
         self._why_again = why_again
         self._ledger = ledger
@@ -195,6 +199,7 @@ class Engine:
             budget=budget,
             stop=stop,
             progress=self.progress,
+            packs=self._packs,
         )
         asker = Asker(
             client,
@@ -204,7 +209,7 @@ class Engine:
             traffic=traffic,
             pacer=pacer,
             keys=ring,
-            requests=Requests(self._provider, Contents(self._load)),
+            requests=Requests(self._provider, Contents(self._load), self._packs),
             budget=budget,
             max_attempts=limits.max_attempts,
             stop=stop,
@@ -221,7 +226,7 @@ class Engine:
             window_rows=limits.window_rows,
             stop=stop,
             progress=self.progress,
-            ready=Ready(lambda: 1, lambda job: True),
+            ready=Ready(sender.sizes.next if sender.sizes else None),
             pilot=self._pilot,
             before_first=lambda: self._prepare(ring, asker, stop, tokens),
         )
@@ -267,7 +272,7 @@ class Engine:
             if stop.is_set():  # a run that is stopped does not wait for who does not answer
                 return
             raise
-        asker.context_window = checked.context_window
+        asker.know_window(checked.context_window)
         if checked.failure is not None:
             stop.set(checked.failure)
             return

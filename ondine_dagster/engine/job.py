@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ondine_dagster.engine.rows import NOT_RAISED, REPAIRED, Outcome, Question, RowOutcome
 from ondine_dagster.ledger.records import AttemptKind
+from ondine_dagster.llm.packing import packable
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +20,8 @@ class Job:
     `repairs` are attempts because its part of a pack's answer was damaged.
     `raised`: its answer was cut off, and it is asked again under the raised ceiling. `reasked`: its
     answer was rejected, and it is asked again with the reason. `last` is the last request.
+    `prefix` and `text` are its messages where it may go with others: what they have in common, and
+    its own.
     """
 
     question: Question
@@ -30,6 +33,8 @@ class Job:
     probes: int = 0
     repairs: int = 0
     latency_ms: int | None = None
+    prefix: str = ""
+    text: str = ""
     raised: bool = False
     reasked: bool = False
     last: bytes | None = None
@@ -38,6 +43,14 @@ class Job:
     def extras(self) -> int:
         """Return how many requests it has had beyond those that `max_attempts` counts."""
         return self.probes + self.repairs + self.raised + self.reasked
+
+    def goes_with(self) -> tuple[str, str] | None:
+        """Return what questions have in common that go together; None: it goes alone."""
+        found = packable(self.question.messages)
+        if self.raised or self.question.instead_of or found is None:
+            return None
+        self.prefix, self.text = found.prefix, found.text
+        return self.partition, self.prefix
 
     def charged(self, outcome: RowOutcome) -> RowOutcome:
         """Return the end of the row with what its requests have cost."""

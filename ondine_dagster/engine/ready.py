@@ -1,14 +1,14 @@
 """Questions that are ready to be asked, and who takes them: as many together as may be.
 
 First come, first served. Questions go together that differ in their last message only and belong
-to one partition; repairs and questions with attachments do not wait for company.
+to one partition. Repairs go first, as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Sequence
 
 from ondine_dagster.engine.job import Job, Pack
 
@@ -16,27 +16,18 @@ from ondine_dagster.engine.job import Job, Pack
 class Ready:
     """A queue of jobs, taken in packs. Belongs to one event loop."""
 
-    def __init__(
-        self, rows_together: Callable[[], int], company: Callable[[Job], Hashable]
-    ) -> None:
-        """`rows_together` is how many questions a pack may have now.
-
-        `company` tells which questions may go together; None: it goes alone.
-        """
-        self._rows_together = rows_together
-        self._company = company
+    def __init__(self, size: Callable[[Sequence[Job]], int] | None = None) -> None:
+        """`size` is how many of the questions that may go together do so next; None: each alone."""
+        self._size = size
         self._packs: deque[Pack] = deque()
-        self._groups: dict[Hashable, deque[Job]] = {}
+        self._groups: dict[tuple[str, str] | None, deque[Job]] = {}
         self._takers: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self.never_asked = 0
 
     def put(self, job: Job) -> None:
         """Add a question."""
-        company = self._company(job)
-        if company is None:
-            self.put_pack(Pack([job]))
-            return
+        company = job.goes_with() if self._size else None
         self._groups.setdefault(company, deque()).append(job)
         self._added(job)
 
@@ -78,7 +69,8 @@ class Ready:
         if not self._groups:
             return None
         company, jobs = next(iter(self._groups.items()))
-        pack = Pack(_some(jobs, self._rows_together()))
+        most = self._size(jobs) if self._size and company else 1
+        pack = Pack(_some(jobs, most))
         if not jobs:
             del self._groups[company]
         return pack

@@ -11,30 +11,14 @@ from dataclasses import dataclass, replace
 
 from ondine_dagster.engine.contents import Body, Contents
 from ondine_dagster.engine.job import Job
+from ondine_dagster.engine.pack_sizes import PackPlan
 from ondine_dagster.engine.shares import usage_shares
 from ondine_dagster.llm.errors import Failure
-from ondine_dagster.llm.packing import Packing, new_codes, packable
+from ondine_dagster.llm.packing import Packing, new_codes
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 
 # verdicts of a whole answer in which the answers of single questions may stand
 _MAY_HOLD_ANSWERS = (Verdict.OK, Verdict.TRUNCATED)
-
-
-@dataclass(frozen=True, slots=True)
-class PackFormat:
-    """How several questions go together: the format, and the model that is asked for it.
-
-    `most_completion_tokens` is what the model can put out at most, None where nobody knows.
-    """
-
-    packing: Packing
-    provider: Provider
-    most_completion_tokens: int | None = None
-
-    def ceiling(self, rows: int, each: int) -> int:
-        """Return the most completion tokens of a request for `rows` questions."""
-        most = self.most_completion_tokens
-        return rows * each if most is None else max(each, min(rows * each, most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +63,7 @@ class Requests:
     """Makes the requests of one run."""
 
     def __init__(
-        self, provider: Provider, contents: Contents, packs: PackFormat | None = None
+        self, provider: Provider, contents: Contents, packs: PackPlan | None = None
     ) -> None:
         """Without `packs` every question goes alone."""
         self._provider = provider
@@ -97,9 +81,8 @@ class Requests:
         packs = self._packs
         assert packs is not None, "several questions in one request, and no format for it"
         codes = new_codes(len(jobs))
-        parts = [_parts(job) for job in jobs]
-        texts = [text for _, text in parts]
-        messages = packs.packing.compose(parts[0][0], list(zip(codes, texts, strict=True)))
+        texts = (job.text for job in jobs)
+        messages = packs.packing.compose(jobs[0].prefix, list(zip(codes, texts, strict=True)))
         weights = [max(1, len(job.question.messages)) for job in jobs]
         ceiling = packs.ceiling(len(jobs), each)
         made = await self._made(packs.provider, messages, ceiling, weights)
@@ -116,12 +99,6 @@ class Requests:
         bound = provider.prompt_tokens_bound(messages)
         worst = provider.worst_case(bound, ceiling)
         return Request(provider, messages, body, ceiling, bound, worst, weights)
-
-
-def _parts(job: Job) -> tuple[str, str]:
-    found = packable(job.question.messages)
-    assert found is not None, "a question that goes alone is in a pack"
-    return found.prefix, found.text
 
 
 def _item(completion: Completion, text: str, usage: Usage) -> Completion | None:

@@ -12,6 +12,7 @@ from ondine_dagster.engine.in_process import InProcessTransport
 from ondine_dagster.engine.job import Pack
 from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.pacing import Pacer
+from ondine_dagster.engine.pack_sizes import PackPlan, PackSizes
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.request import Request
 from ondine_dagster.engine.retry import LONGEST_RETRY_AFTER_SECONDS, renews_later
@@ -46,7 +47,9 @@ class Sender:
         budget: BudgetQueue,
         stop: StopSign,
         progress: Progress,
+        packs: PackPlan | None = None,
     ) -> None:
+        """Without `packs` every question goes alone."""
         self._ledger = ledger
         self._provider = provider
         self._transport = transport
@@ -58,6 +61,7 @@ class Sender:
         self._counts_tokens = any(limit.unit == "tokens" for limit in context.limits)
         # what requests weigh in tokens per minute
         self.weight = TokenWeight(provider.ceiling)
+        self.sizes = PackSizes(packs, lambda: self.weight.answer_tokens) if packs else None
 
     async def send(
         self, pack: Pack, reservation: Reservation, request: Request, key: int, weight: int
@@ -84,6 +88,8 @@ class Sender:
         for job, item in zip(tuple(pack.jobs), items, strict=False):  # no items of a failure
             if item is not None:
                 pack.end(job, answered(item, settlement))
+        if self.sizes and len(items) > 1 and pack.kind == "first":
+            self.sizes.learn(len(items), len(pack.jobs))
         if items and pack.jobs:
             pack.repair_all(len(items))
         return result

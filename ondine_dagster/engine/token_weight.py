@@ -31,6 +31,11 @@ class TokenWeight:
         prompt = request_bytes * self._prompt // self._bytes
         return prompt + questions * self._completion // self._answers
 
+    @property
+    def answer_tokens(self) -> float | None:
+        """Return how many tokens the answer to one question has; None where too few came."""
+        return self._completion / self._answers if self._answers >= _TRUSTED_AFTER else None
+
     def learn(self, request_bytes: int, usage: Usage, questions: int = 1) -> int | None:
         """Take in what an answer used; return its tokens, None where nobody says."""
         if usage.prompt_tokens is None or usage.completion_tokens is None:

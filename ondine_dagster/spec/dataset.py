@@ -17,6 +17,7 @@ from ondine_dagster.spec.base import (
     Part,
     Whole,
 )
+from ondine_dagster.spec.batching import Batching
 from ondine_dagster.spec.checks import Checks, refuse_strange_checks
 from ondine_dagster.spec.columns import RESERVED_COLUMNS
 from ondine_dagster.spec.condition import Condition
@@ -102,6 +103,9 @@ class Dataset(Part):
         examples=["ollama/llama3.1:8b"],
     )
     output: Output = Field(default=Output(), description="What an answer looks like.")
+    batching: Batching = Field(
+        default=Batching(), description="How many rows are asked about in one request."
+    )
     limits: Limits = Field(
         default=Limits(), description="What may be spent, and how hard the server is pushed."
     )

@@ -11,7 +11,6 @@ from difflib import get_close_matches
 
 NOT_SUPPORTED_YET = frozenset(
     {
-        "batching",
         "mode",
         "on_error",
         "privacy",
@@ -70,6 +69,7 @@ _OTHER_NAMES = {
     "few_shot": "prompt.examples",
     "shots": "prompt.examples",
     "text": "prompt.template",
+    "batch_size": "batching.rows_per_request",
     "max_workers": "limits.concurrency",
     "max_retries": "limits.max_attempts",
     "retries": "limits.max_attempts",

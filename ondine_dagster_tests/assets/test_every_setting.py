@@ -31,6 +31,7 @@ from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.facts import Facts, PartitionFacts
 from ondine_dagster.assets.field_counts import FieldCounts
 from ondine_dagster.assets.field_verdicts import field_verdicts
+from ondine_dagster.assets.packs import pack_plan
 from ondine_dagster.assets.pilot import pilot_plan
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompts import write_prompts
@@ -209,6 +210,7 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
             provider.cost(Completion(Verdict.OK, "", usage=Usage(1000, 100, 500, 0, 200))),
         ],
         "context": context_window(dataset.llm),
+        "packs": _packs(pipeline),
         "fallback": _fallback(pipeline, prompt),
         "columns": tables.output_schema(dataset.output).to_string(),
         "answers": _read(pipeline),
@@ -243,6 +245,14 @@ def _identity(pipeline: Pipeline) -> Any:
         if own is not None and (fetch := token_source(pipeline.dataset.llm)) is not None:
             fetch()
     return asked
+
+
+def _packs(pipeline: Pipeline) -> list[Any]:
+    """Return how many rows are asked together, and with which words."""
+    plan = pack_plan(pipeline, None)
+    if plan is None:
+        return []
+    return [plan.rows, plan.packing.compose("[", [("abc", "text")])]
 
 
 def _fallback(pipeline: Pipeline, prompt: Mapping[str, Any]) -> list[Any]:
@@ -353,6 +363,8 @@ SHOWS_IN: Mapping[str, str] = {
     "partitions.files": "rows",
     "partitions.values.column": "rows",
     "partitions.values.listed": "rows",
+    "batching.rows_per_request": "packs",
+    "batching.format": "packs",
     "when": "asked",
     "prompt.system": "request",
     "prompt.template": "request",

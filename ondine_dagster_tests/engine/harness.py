@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from ondine_dagster.engine.credentials import FetchToken
 from ondine_dagster.engine.engine import Engine, EngineLimits
+from ondine_dagster.engine.pack_sizes import PackPlan
 from ondine_dagster.engine.pilot import PilotPlan
 from ondine_dagster.engine.preflight import Preflight
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome
@@ -25,6 +26,7 @@ from ondine_dagster.ledger.records import ProviderKey, RequestContext
 from ondine_dagster.llm.openai_compatible import OpenAICompatible
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Provider
+from ondine_dagster.llm.registry import PackKind, build_packing
 from ondine_dagster.spec import Llm
 
 _MODEL = digest("a test's model")
@@ -68,7 +70,8 @@ class Harness:
             "base_url": base_url,
             "prices": {"input_per_million_usd": "0.15", "output_per_million_usd": "0.60"},
         }
-        self.provider: Provider = OpenAICompatible(Llm.model_validate(declared | llm), {})
+        self.llm = Llm.model_validate(declared | llm)
+        self.provider: Provider = OpenAICompatible(self.llm, None)
         self.max_unknown = 2
         self.limits: tuple[Limit, ...] = ()
         self.keys: tuple[str, ...] = ()
@@ -77,6 +80,7 @@ class Harness:
         self.fetch_token: FetchToken | None = None
         self.secret_headers: dict[str, str] = {}
         self.why_again: Callable[[str], str | None] | None = None
+        self.packs: PackPlan | None = None
 
     def close(self) -> None:
         self.ledger.close()
@@ -103,7 +107,17 @@ class Harness:
             fetch_token=self.fetch_token,
             secret_headers=self.secret_headers,
             why_again=self.why_again,
+            packs=self.packs,
         )
+
+    def pack(self, rows: int | None, kind: PackKind = "json", most: int | None = None) -> None:
+        """Ask so many rows in one request from now on; None: as many as turns out to be good."""
+        if rows == 1:
+            self.packs = None
+            return
+        packing = build_packing(kind, None)
+        provider = OpenAICompatible(self.llm, packing.schema)
+        self.packs = PackPlan(packing, provider, rows, 20, most)
 
     def run(self, *partitions: Iterable[Row], **limits: Any) -> Run:
         """Run partitions p0, p1, ... to the end."""

@@ -1,6 +1,6 @@
-"""A process that asks questions: python -m ... FOLDER BASE_URL COUNT. Prints the answers as JSON.
+"""A process that asks questions: python -m ... FOLDER BASE_URL COUNT ROWS_PER_REQUEST.
 
-Waits for a line on standard input, so that several begin together.
+Prints the answers as JSON. Waits for a line on standard input, so that several begin together.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from ondine_dagster_tests.engine.harness import Harness, questions
 
 
 def main() -> None:
-    folder, base_url, count = sys.argv[1:]
+    folder, base_url, count, rows_per_request = sys.argv[1:]
     with closing(Harness(Path(folder), base_url)) as harness:
+        if rows_per_request != "1":
+            harness.pack(int(rows_per_request))
         print("ready", flush=True)
         sys.stdin.readline()
         run = harness.run(questions(int(count)))

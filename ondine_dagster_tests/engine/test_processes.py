@@ -21,10 +21,12 @@ COUNT = 200
 
 
 @contextmanager
-def process(folder: Path, base_url: str) -> Iterator[subprocess.Popen[str]]:
+def process(
+    folder: Path, base_url: str, rows_per_request: int = 1
+) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "ondine_dagster_tests.engine.same_questions"]
     started = subprocess.Popen(
-        [*command, str(folder), base_url, str(COUNT)],
+        [*command, str(folder), base_url, str(COUNT), str(rows_per_request)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -40,6 +40,7 @@ _LABEL = "output.fields.label"
 _NOTE = "output.fields.note"
 _LABEL_CHECK, _SCORE_CHECK = "checks.fields.label", "checks.fields.score"
 _PLAIN_TEXT = attributes(output={})
+_PACKS = attributes(batching={"rows_per_request": 25})
 _TIER = "llm.prices.tiers"
 
 
@@ -247,6 +248,8 @@ CHANGES: dict[str, Change] = {
     "partitions.files": _files("files", "r-*.csv", "o-*.csv"),
     "partitions.values.column": _cut("values.column", "country", "id"),
     "partitions.values.listed": _cut("values.listed", ["c0"], ["c0", "c1"]),
+    "batching.rows_per_request": Change("batching.rows_per_request", 25, "auto"),
+    "batching.format": Change("batching.format", "json", "csv", _PACKS),
     "when": Change("when", "id != '3'", "id != '4'"),
     "prompt.system": Change("prompt.system", "Be brief.", "Be kind."),
     "prompt.template": Change("prompt.template", "{{ review }}", "Review: {{ review }}"),

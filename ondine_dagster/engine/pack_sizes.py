@@ -1,0 +1,113 @@
+"""How many questions go into the next request: declared, or found out while the run goes on.
+
+`auto` begins small. Packs whose answers come whole grow, up to the size that is worth it; packs of
+whose rows too many are lost shrink. What no budget has room for shrinks too, whoever declared it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from ondine_dagster.engine.job import Job
+from ondine_dagster.llm.pack_size import fit_together, worth_together
+from ondine_dagster.llm.packing import Packing
+from ondine_dagster.llm.provider import Provider
+
+_FIRST_AUTO = 10
+_LOST_TOO_MANY, _LOST_FEW = 0.05, 0.01
+_PACKS_TO_GROW = 4
+_SAMPLE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PackPlan:
+    """How several questions go together: `packing`, and `provider`, the model with its schema.
+
+    `rows` is how many at most, None: found out. `most_completion_tokens` is what the model can put
+    out at most, None where nobody knows. `completion_tokens` is what an answer to one question
+    probably has.
+    """
+
+    packing: Packing
+    provider: Provider
+    rows: int | None
+    completion_tokens: float
+    most_completion_tokens: int | None = None
+
+    def ceiling(self, rows: int, each: int) -> int:
+        """Return the most completion tokens of a request for `rows` questions."""
+        most = self.most_completion_tokens
+        return rows * each if most is None else max(each, min(rows * each, most))
+
+    def shared_bytes(self, prefix: str) -> int:
+        """Return what a request has but once, whatever the number of its rows."""
+        messages = self.packing.compose(prefix, [])
+        return len(self.provider.body(messages, self.provider.ceiling))
+
+
+class PackSizes:
+    """The size of the next pack of one run. Belongs to one event loop."""
+
+    def __init__(self, plan: PackPlan, answer_tokens: Callable[[], float | None]) -> None:
+        """`answer_tokens` is what the answers of this run have had, None where too few came."""
+        self._plan = plan
+        self._answer_tokens = answer_tokens
+        self._most = plan.rows or _FIRST_AUTO
+        self._affordable: int | None = None
+        self._asked = self._lost = 0
+        self._shared: dict[str, int] = {}
+        # tokens that fit into the model, as far as that is known
+        self.window: int | None = None
+
+    def next(self, jobs: Sequence[Job]) -> int:
+        """Return how many of these questions, which have the same prefix, go next."""
+        most = self._most
+        if self._plan.rows is None:
+            most = min(most, self._worth(jobs), self._answerable())
+        if self._affordable is not None:
+            most = min(most, self._affordable)
+        if self.window is not None and most > 1:
+            sizes = (len(job.text.encode()) for job in islice(jobs, most))
+            each = self._plan.provider.ceiling
+            most = fit_together(most, sizes, self._shared_bytes(jobs[0]), self.window, each)
+        return most
+
+    def learn(self, asked: int, lost: int) -> None:
+        """Take in that of `asked` questions, asked together for the first time, `lost` failed."""
+        if self._plan.rows is not None:
+            return
+        self._asked += asked
+        self._lost += lost
+        if self._lost > max(1, _LOST_TOO_MANY * self._asked):
+            self._resize(self._most // 2)
+        elif self._asked >= _PACKS_TO_GROW * self._most:
+            few = self._lost <= _LOST_FEW * self._asked
+            self._resize(2 * self._most if few else self._most)
+
+    def too_dear(self, rows: int) -> None:
+        """No budget has room for a pack of so many rows, nor will it have."""
+        self._affordable = max(1, rows // 2)
+
+    def _resize(self, most: int) -> None:
+        self._most = max(1, most)
+        self._asked = self._lost = 0
+
+    def _answerable(self) -> int:
+        """Return for how many answers at their full length the model has room."""
+        most = self._plan.most_completion_tokens
+        return self._most if most is None else max(1, most // self._plan.provider.ceiling)
+
+    def _worth(self, jobs: Sequence[Job]) -> int:
+        plan, sample = self._plan, [len(job.text.encode()) for job in islice(jobs, _SAMPLE)]
+        answer = self._answer_tokens() or plan.completion_tokens
+        row = sum(sample) / len(sample)
+        return worth_together(plan.provider, self._shared_bytes(jobs[0]), row, answer)
+
+    def _shared_bytes(self, job: Job) -> int:
+        found = self._shared.get(job.prefix)
+        if found is None:
+            self._shared.clear()  # most datasets have one prefix
+            found = self._shared[job.prefix] = self._plan.shared_bytes(job.prefix)
+        return found
