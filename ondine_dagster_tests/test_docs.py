@@ -23,6 +23,7 @@ SLOW = {
         "ondine-users",
         "partitions",
         "plan",
+        "prompts",
         "providers",
         "rejected-rows",
         "schedules",

@@ -31,7 +31,7 @@ from ondine_dagster.llm.static_text import static_ends
 from ondine_dagster.llm.structured import compact_json
 from ondine_dagster.llm.template_names import TemplateNames
 from ondine_dagster.spec import Prompt
-from ondine_dagster.spec.templates import ROW, environment
+from ondine_dagster.spec.templates import environment, variables
 
 # What a template can raise on odd data; anything else is our own bug and must be seen.
 TEMPLATE_ERRORS = (
@@ -111,7 +111,7 @@ class PromptRenderer:
                 ErrorCode.PROMPT_BLANK, f"every column of the prompt is blank: {names}"
             )
         try:
-            user = self._template.render({ROW: row, **row})
+            user = self._template.render(variables(row))
             user.encode()  # half a character cannot be sent: a template may spell out "\ud83d"
             before = self._before
             if before is None:
@@ -126,7 +126,7 @@ class PromptRenderer:
         """Return the system message as JSON with a comma behind it, or nothing."""
         if self._system is None:
             return ""
-        text = self._system.render({ROW: row, **row})
+        text = self._system.render(variables(row))
         text.encode()
         return _system_json(text)
 
@@ -137,7 +137,7 @@ class PromptRenderer:
             raise OndineError(f"prompt.system cannot be rendered: {error}") from None
 
     def _message(self, row: Mapping[str, Any]) -> str:
-        return self._template.render({ROW: row, **row})
+        return self._template.render(variables(row))
 
     def _shown(self, examples: Sequence[Any]) -> str:
         try:

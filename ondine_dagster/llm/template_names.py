@@ -9,7 +9,7 @@ from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ondine_dagster.errors import OndineError
-from ondine_dagster.spec.templates import ROW, included
+from ondine_dagster.spec.templates import ROWS, included
 
 # row.items is no column but what a mapping can do
 _METHODS = frozenset(dir(dict))
@@ -35,9 +35,9 @@ class TemplateNames:
         """Return what this template takes; raises OndineError for partials that go in circles."""
         tree = self._sandbox.parse(text)
         names = meta.find_undeclared_variables(tree) - self._sandbox.globals.keys()
-        looked_up = _looked_up(tree) if ROW in names else None
-        columns = (names - {ROW}) | (looked_up or set())
-        whole, used = ROW in names and looked_up is None, set(included(tree))
+        looked_up = _looked_up(tree) if names & ROWS else set()
+        columns = (names - ROWS) | (looked_up or set())
+        whole, used = looked_up is None, set(included(tree))
         for name in sorted(used):
             if name in seen:
                 raise OndineError(f"prompt.partials: {name} includes itself")
@@ -63,11 +63,11 @@ def _looked_up(tree: nodes.Template) -> set[str] | None:
         ),
         *(one.attr for one in tree.find_all(nodes.Getattr) if _of_row(one.node, one.attr)),
     ]
-    uses = sum(one.name == ROW and one.ctx == "load" for one in tree.find_all(nodes.Name))
+    uses = sum(one.name in ROWS and one.ctx == "load" for one in tree.find_all(nodes.Name))
     return set(named) if uses == len(named) else None
 
 
 def _of_row(node: nodes.Node, name: object) -> bool:
     """Return whether `name` is looked up in `row`, and may be a column."""
-    of_row = isinstance(node, nodes.Name) and node.name == ROW
+    of_row = isinstance(node, nodes.Name) and node.name in ROWS
     return of_row and isinstance(name, str) and name not in _METHODS

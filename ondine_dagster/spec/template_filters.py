@@ -30,7 +30,10 @@ def as_date(value: Any, form: str = "%Y-%m-%d") -> str | None:
     if value is None:
         return None
     if isinstance(value, str):
-        value = datetime.fromisoformat(value.strip())
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError(f"{value!r} is no date in ISO 8601, such as 2026-01-31") from None
     if not isinstance(value, (date, time)):
         raise TypeError(f"{value!r} is no date")
     return value.strftime(form)

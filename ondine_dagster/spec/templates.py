@@ -18,6 +18,9 @@ from ondine_dagster.spec.template_filters import FILTERS, NOT_REPEATABLE
 Style = Literal["jinja", "plain"]
 # The row as a mapping, for columns whose name is no identifier: {{ row["Review Text"] }}.
 ROW = "row"
+# The same for plain text, where a column may be called `row` too.
+_PLAIN_ROW = "_row_of_plain_text"
+ROWS = frozenset({ROW, _PLAIN_ROW})
 _TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _STARTS_TAG = re.compile(r"\{[{%#]")
 # what is taken for a column where no style is declared
@@ -42,6 +45,11 @@ def environment(partials: Mapping[str, str] | None = None) -> ImmutableSandboxed
         made.filters.pop(name, None)
         made.globals.pop(name, None)
     return made
+
+
+def variables(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables that a template has for a row."""
+    return {_PLAIN_ROW: row, ROW: row, **row}
 
 
 def style_of(texts: Iterable[str], declared: Style | None = None) -> Style:
@@ -87,7 +95,7 @@ def _in_jinja(text: str, found: re.Match[str]) -> str:
             )
         case column:
             name = column[1:-1].replace("\\", "\\\\")
-            return f'{{{{ {ROW}["{name}"] }}}}'
+            return f'{{{{ {_PLAIN_ROW}["{name}"] }}}}'
 
 
 def check(text: str, style: Style, partials: Collection[str] = ()) -> str:

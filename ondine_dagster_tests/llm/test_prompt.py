@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from ondine_dagster.errors import OndineError
+from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.prompt import PromptRenderer, RenderError, messages_json
-from ondine_dagster.spec import Prompt
+from ondine_dagster.llm.rejection import Rejection
+from ondine_dagster.spec import Output, Prompt
+from ondine_dagster.spec.templates import environment
 
 
 def render(template: str, row: dict[str, Any], system: str | None = None) -> Any:
@@ -153,3 +159,162 @@ def test_one_row_leaves_nothing_for_the_next() -> None:
     first = renderer.render({"text": "a"})
     assert renderer.render({"text": "a"}) == first
     assert "a!" in str(first)
+
+
+# styles
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{text}!", "{{ 7*7 }}!"),
+        ("{Review Text}: {text}", "good: {{ 7*7 }}"),
+        ('{text} as {{"label": {{}}}}', '{{ 7*7 }} as {"label": {}}'),
+        ("{{{text}}}", None),
+        ("{{{{{text}}}}}", None),
+    ],
+)
+def test_plain_text_names_columns_in_single_braces(template: str, text: str | None) -> None:
+    row = {"text": "{{ 7*7 }}", "Review Text": "good"}
+    prompt = Prompt(template=template, style="plain")
+    found = PromptRenderer(prompt).render(row)
+    assert isinstance(found, str)
+    wanted = text if text is not None else template.format(**row)
+    assert json.loads(found)[-1]["content"] == wanted
+
+
+def test_the_style_is_found_out() -> None:
+    row = {"a": "1", "row": "2", "range": "3"}
+    assert render("{a} {row} {range}", row)[-1]["content"] == "1 2 3"
+    assert render("{{ a }}", row)[-1]["content"] == "1"
+    assert render("no column", row)[-1]["content"] == "no column"
+    assert render('as {"json": 1}: {{ a }}', row)[-1]["content"] == 'as {"json": 1}: 1'
+    prompt = Prompt(template="{a} {{ a }}", style="jinja")
+    assert json.loads(str(PromptRenderer(prompt).render(row)))[0]["content"] == "{a} 1"
+
+
+def test_plain_text_names_the_columns_that_it_needs() -> None:
+    renderer = PromptRenderer(Prompt(template="{a} {b c}", system="{d}"))
+    assert renderer.columns == {"a", "b c", "d"}
+    assert not renderer.needs_whole_row
+    assert PromptRenderer(Prompt(template="{{ row.a }} {{ row.items() }}")).needs_whole_row
+
+
+# filters
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "text"),
+    [
+        ("{{ a | json }}", {"k": ["ж", None, 1.5]}, '{"k":["ж",null,1.5]}'),
+        ("{{ a | json }}", date(2026, 3, 1), '"2026-03-01"'),
+        ("{{ a | json }}", Decimal("1.10"), '"1.10"'),
+        ("{{ (a | from_json).k[0] }}", '{"k": [7]}', "7"),
+        ("{{ a | date }}", "2026-03-01T10:00", "2026-03-01"),
+        ("{{ a | date('%d.%m.%y %H') }}", datetime(2026, 3, 1, 9, tzinfo=UTC), "01.03.26 09"),
+        ("{{ a | truncate_tokens(2) }}", "one two three", "one…"),
+        ("{{ a | truncate_tokens(2, '') }}", "one two three", "one two"),
+        ("{{ a | truncate_tokens(1) }}", 12345, "1…"),
+    ],
+)
+def test_filters_do_what_people_need(template: str, value: object, text: str) -> None:
+    assert user(template, a=value) == text
+
+
+@pytest.mark.parametrize("name", ["date", "truncate_tokens(3)", "from_json"])
+def test_null_stays_nothing_in_a_filter(name: str) -> None:
+    assert user("x {{ a | " + name + " }}{{ b }}", a=None, b="y") == "x y"
+
+
+@pytest.mark.parametrize(
+    ("template", "value"),
+    [("{{ a | date }}", "soon"), ("{{ a | date }}", 3), ("{{ a | from_json }}", "{")],
+)
+def test_what_a_filter_does_not_take_is_an_error_of_the_row(template: str, value: object) -> None:
+    assert user(template, a=value) is ErrorCode.RENDER_FAILED
+
+
+def test_nothing_in_a_template_differs_from_one_rendering_to_the_next() -> None:
+    assert user("{{ lipsum() }} {{ a }}", a="x") is ErrorCode.RENDER_FAILED
+    assert "random" not in environment().filters
+
+
+# examples
+
+LABEL = {"fields": {"label": {"type": "string", "enum": ["good", "bad"]}}}
+SHOWN = [
+    {"input": {"text": "fine"}, "output": {"label": "good"}},
+    {"input": "As it is.", "output": '{"label": "bad"}'},
+]
+
+
+def with_examples(**prompt: Any) -> PromptRenderer:
+    reader = AnswerReader(Output.model_validate(LABEL))
+
+    def judge(answer: str) -> str | None:
+        read = reader.read(answer)
+        return read.message if isinstance(read, Rejection) else None
+
+    return PromptRenderer(
+        Prompt.model_validate({"template": "T: {{ text }}", **prompt}), None, judge
+    )
+
+
+def test_examples_come_once_before_the_rows_own_message() -> None:
+    renderer = with_examples(system="Label.", examples=SHOWN)
+    messages = json.loads(str(renderer.render({"text": "hm"})))
+    assert [(one["role"], one["content"]) for one in messages] == [
+        ("system", "Label."),
+        ("user", "T: fine"),
+        ("assistant", '{"label":"good"}'),
+        ("user", "As it is."),
+        ("assistant", '{"label": "bad"}'),
+        ("user", "T: hm"),
+    ]
+    assert renderer.static_messages == 5
+    assert str(renderer.render({"text": "hm"})).startswith("[" + renderer.static_json)
+
+
+def test_examples_of_a_row_come_after_those_of_all_rows() -> None:
+    renderer = with_examples(examples=SHOWN[:1], examples_column="near")
+    assert renderer.columns == {"text", "near"}
+    assert renderer.static_messages == 2
+    row = {"text": "hm", "near": json.dumps(SHOWN[1:])}
+    contents = [one["content"] for one in json.loads(str(renderer.render(row)))]
+    assert contents == ["T: fine", '{"label":"good"}', "As it is.", '{"label": "bad"}', "T: hm"]
+    for none in (None, "", " ", [], "[]"):
+        assert len(json.loads(str(renderer.render({"text": "hm", "near": none})))) == 3
+    listed = renderer.render({"text": "hm", "near": SHOWN[1:]})
+    assert listed == renderer.render(row)
+
+
+@pytest.mark.parametrize(
+    ("cell", "says"),
+    [
+        ("{", "the column near is no JSON"),
+        ('{"input": 1}', "is no list of examples"),
+        ("[1]", "no mapping with `input` and `output`"),
+        ('[{"input": "a"}]', "output` is missing"),
+        ('[{"input": "a", "output": {"label": "ugly"}}]', "'ugly', not one of"),
+        ('[{"input": {"txt": "a"}, "output": {"label": "bad"}}]', "'text' is undefined"),
+    ],
+)
+def test_a_cell_without_right_examples_is_an_error_of_the_row(cell: str, says: str) -> None:
+    found = with_examples(examples_column="near").render({"text": "hm", "near": cell})
+    assert isinstance(found, RenderError)
+    assert says in found.message
+
+
+def test_an_example_that_would_be_rejected_is_refused_before_anything_is_asked() -> None:
+    wrong = {"input": {"text": "a"}, "output": {"label": "ugly"}}
+    with pytest.raises(OndineError, match="number 2 has an answer that would be rejected"):
+        with_examples(examples=[SHOWN[0], wrong])
+    with pytest.raises(OndineError, match="number 1 cannot be rendered: 'text' is undefined"):
+        with_examples(examples=[{"input": {"b": "a"}, "output": {"label": "good"}}])
+
+
+def test_a_system_message_that_names_columns_is_the_same_for_no_two_rows() -> None:
+    renderer = with_examples(system="{{ lang }}", examples=SHOWN)
+    assert (renderer.static_messages, renderer.static_json) == (0, "")
+    messages = json.loads(str(renderer.render({"text": "hm", "lang": "de"})))
+    assert [one["content"] for one in messages][:2] == ["de", "T: fine"]
