@@ -123,7 +123,7 @@ CATALOGUE: Mapping[str, FaultKind] = {
     "pack_renumbered": FaultKind("the rows of a pack are called 1, 2, 3, ...", charged=True),
     "pack_strange": FaultKind("a row of a pack has a code that nobody gave", charged=True),
     "pack_malformed": FaultKind("the answer of one row of a pack is broken", charged=True),
-    "pack_prose": FaultKind("there is prose round the answer", charged=True),
+    "pack_prose": FaultKind("there is prose round the answer to a pack", charged=True),
     # Finish reasons.
     "length": FaultKind("finish_reason length, half of the content", charged=True),
     "content_filter": FaultKind("finish_reason content_filter, content null", charged=True),

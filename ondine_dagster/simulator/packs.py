@@ -181,6 +181,12 @@ def _malformed(text: str) -> str:
     return text.replace(whole, whole[: -len(whole) // 3] + "}")
 
 
+def _in_prose(text: str) -> str:
+    if _parts(text) is None:
+        return text
+    return f"Sure, here are the answers:\n\n{text}\n\nAnything else?"
+
+
 # every third item from the second one on, so that a pack of two has one too
 _HIT = slice(1, None, 3)
 
@@ -200,5 +206,5 @@ PACK_CONTENTS: Mapping[str, Callable[[str], str]] = {
     ),
     "pack_strange": _fault(lambda items: [_recoded(items[0], "zzzzzz"), *items[1:]]),
     "pack_malformed": _malformed,
-    "pack_prose": lambda text: f"Sure, here are the answers:\n\n{text}\n\nAnything else?",
+    "pack_prose": _in_prose,
 }
