@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ondine_dagster.engine.pack_sizes import PackPlan
 
+from ondine_dagster.engine.pack_sizes import PackPlan
 from ondine_dagster.engine.rows import Outcome
 from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.registry import PackKind, build_packing, build_provider
