@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ondine_dagster.component import LLMDataset, dataset_definitions
+    from ondine_dagster.component.results_type import results_type
     from ondine_dagster.errors import OndineError
     from ondine_dagster.notebook import enrich
     from ondine_dagster.spec import (
@@ -51,6 +52,7 @@ __all__ = [
     "Source",
     "dataset_definitions",
     "enrich",
+    "results_type",
 ]
 
 _ROOMS = {
@@ -59,6 +61,7 @@ _ROOMS = {
     "DuckDBIOManager": "storage.io_manager",
     "OndineError": "errors",
     "enrich": "notebook",
+    "results_type": "component.results_type",
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
+from ondine_dagster.assets.constraints import constraints_of
 from ondine_dagster.assets.keys import asset_key
 from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS
 from ondine_dagster.assets.pipeline import Pipeline
@@ -30,10 +31,15 @@ def columns_metadata(
     pipeline: Pipeline, asset: str, columns: Mapping[str, str], source: Sequence[str]
 ) -> dict[str, object]:
     """Return columns (name -> type) and their lineage; `source` are the source's columns."""
-    fields = pipeline.dataset.output.fields_by_column() if asset == RESULTS else {}
-    about = {name: field.description for name, field in fields.items()}
+    described = declared_columns(pipeline) if asset == RESULTS else ()
+    declared = {column.name: column for column in described}
     schema = dg.TableSchema(
-        [dg.TableColumn(name, kind, about.get(name)) for name, kind in columns.items()]
+        [
+            dg.TableColumn(name, kind, known.description, known.constraints)
+            if (known := declared.get(name)) is not None
+            else dg.TableColumn(name, kind)
+            for name, kind in columns.items()
+        ]
     )
     made = _made_from(pipeline, asset, source)
     deps = {
@@ -42,6 +48,16 @@ def columns_metadata(
         if origin and column in columns
     }
     return {SCHEMA: schema, LINEAGE: dg.TableColumnLineage(deps)}
+
+
+def declared_columns(pipeline: Pipeline) -> list[dg.TableColumn]:
+    """Return the output columns with what is declared of them, and so holds for their values."""
+    fields = pipeline.dataset.output.fields_by_column()
+    about = {name: field.description for name, field in fields.items()}
+    return [
+        dg.TableColumn(name, found.type, about.get(name), found.of_dagster())
+        for name, found in constraints_of(pipeline.dataset).items()
+    ]
 
 
 def written_columns(

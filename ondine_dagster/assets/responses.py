@@ -22,6 +22,7 @@ from ondine_dagster.assets.fallback import with_fallback
 from ondine_dagster.assets.finished import Finished
 from ondine_dagster.assets.heartbeat import Heartbeat
 from ondine_dagster.assets.keys import asset_spec
+from ondine_dagster.assets.lineage import SCHEMA, declared_columns
 from ondine_dagster.assets.live import LiveStep, announce
 from ondine_dagster.assets.outcomes import (
     feeds,
@@ -121,12 +122,7 @@ def _specs(pipeline: Pipeline) -> list[dg.AssetSpec]:
 
 def _column_schema(pipeline: Pipeline) -> Metadata:
     """Return the declared columns; the source's are shown with each written partition."""
-    output = pipeline.dataset.output
-    about = {name: field.description for name, field in output.fields_by_column().items()}
-    columns = [
-        dg.TableColumn(name, kind, about.get(name)) for name, kind in output.column_types().items()
-    ]
-    return {"dagster/column_schema": dg.TableSchema(columns)}
+    return {SCHEMA: dg.TableSchema(declared_columns(pipeline))}
 
 
 def _materialize(
