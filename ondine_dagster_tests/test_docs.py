@@ -15,6 +15,7 @@ RUN_PAGES = [page for page in read_pages() if page.is_run]
 SLOW = {
     f"{name}.md"
     for name in (
+        "answers",
         "backfills",
         "budgets",
         "chains",
