@@ -15,7 +15,7 @@ def export_command(called: str, to: Path, *, lineage: bool) -> None:
     target = find_target(called)
     written = export(target.lake, target.name, to.absolute(), lineage=lineage)
     console = messages()
-    console.print(f"{plural(written.rows, 'row')} in {written.path}", markup=False)
+    console.print(f"{plural(written.rows, 'row')} in {written.to}", markup=False)
     if written.rejected:
         look = target.query("rejected_rows")
         console.print(

@@ -1,4 +1,4 @@
-"""Exports: the results of a dataset as one file, in the order of the current snapshot.
+"""Exports: the results of a dataset as a file or a table, in the order of the current snapshot.
 
 Owns which rows go out: those of the current snapshot that have a result in the file of their
 partition; so removed rows are gone and no row comes twice, even one that left and came back.
@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import ERROR_COLUMNS, LINEAGE_COLUMNS
+from ondine_dagster.spec.database_url import DatabaseUrl
+from ondine_dagster.spec.export import Mode
+from ondine_dagster.storage.export_duckdb import DuckDBTable
 from ondine_dagster.storage.export_formats import open_format
+from ondine_dagster.storage.export_table import Changes, TableSink
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import Snapshot, current_snapshot
 from ondine_dagster.storage.snapshot_file import read_columns
@@ -26,50 +30,93 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+_ROW_KEY = "_row_key"
 _CHUNK_ROWS = 20_000
 # Partitions held in memory: neighbours in the input mostly come from the same few.
 _OPEN_PARTITIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of a database, which may hold rows already: `mode` says what becomes of them.
+
+    `file` is the file of DuckDB, absolute; None for a server. Rows are known by the columns `key`,
+    by `_row_key` where there are none.
+    """
+
+    url: DatabaseUrl
+    name: str
+    mode: Mode
+    file: Path | None = None
+    key: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"table {self.name} of {self.file or self.url.shown}"
 
 
 @dataclass(frozen=True)
 class ExportResult:
     """What an export wrote, and which rows of the current snapshot it did not hold.
 
-    `rejected` rows are in `rejected_rows`; `missing` rows have no outcome yet.
+    `rejected` rows are in `rejected_rows`; `missing` rows have no outcome yet. `changes` are those
+    of a table.
     """
 
-    path: Path
+    to: Path | Table
     rows: int
     rejected: int
     missing: int
+    changes: Changes | None = None
 
 
-def export(lake: Lake, dataset: str, to: Path, *, lineage: bool = False) -> ExportResult:
-    """Write source and output columns of all results to `to`; its ending says the format.
+def export(lake: Lake, dataset: str, to: Path | Table, *, lineage: bool = False) -> ExportResult:
+    """Write source and output columns of all results to a file, whose ending says the format.
 
-    The file appears whole or not at all; one that exists is replaced. With `lineage` the columns
-    that say where an answer came from and what it cost are added.
+    A file appears whole or not at all, and one that exists is replaced; a table changes in one
+    transaction. With `lineage` the columns that say where an answer came from and what it cost are
+    added.
 
     Raises:
-        OndineError: unknown ending, no such folder, the source itself, or no results yet.
+        OndineError: unknown ending, no such folder, the source itself, no results yet, or what a
+            database says against it.
     """
     snapshot = current_snapshot(lake, dataset)
-    _refuse_ours(lake, snapshot, to)
+    file = to if isinstance(to, Path) else to.file
+    if file is not None:
+        _refuse_ours(lake, snapshot, file)
     keys = [] if snapshot is None else _with_files(lake, snapshot, "results")
     if snapshot is None or not keys:
         raise OndineError(
             f"Dataset {dataset} has no results to export in {lake.root}. "
             f"Make them first: ondine-dagster run {dataset}"
         )
-    gathered = _Gathered(lake, dataset, keys, _schema(lake, snapshot, keys, lineage))
+    schema = _schema(lake, snapshot, keys, _added(to, lineage))
+    gathered = _Gathered(lake, dataset, keys, schema)
     order = _order(lake, snapshot, "results", keys)
     rejected = len(_order(lake, snapshot, "rejected_rows")) + snapshot.unassigned_rows
-    with open_format(to, gathered.schema) as file:
+    with open_format(to, schema) if isinstance(to, Path) else _open_table(to, schema) as sink:
         for start in range(0, len(order), _CHUNK_ROWS):
-            file.write(gathered.rows(order[start : start + _CHUNK_ROWS]))
-        file.commit()
+            sink.write(gathered.rows(order[start : start + _CHUNK_ROWS]))
+        changes = sink.commit()
     missing = max(snapshot.rows - len(order) - rejected, 0)
-    return ExportResult(path=to, rows=len(order), rejected=rejected, missing=missing)
+    return ExportResult(to, len(order), rejected, missing, changes)
+
+
+def _added(to: Path | Table, lineage: bool) -> Sequence[str]:
+    """Return the columns beside those of source and output, `_row_key` where rows need it."""
+    if lineage:
+        return LINEAGE_COLUMNS
+    by_key = isinstance(to, Table) and to.mode != "replace" and not to.key
+    return (_ROW_KEY,) if by_key else ()
+
+
+def _open_table(to: Table, schema: pa.Schema) -> TableSink:
+    key = to.key or (_ROW_KEY,)
+    if to.file is not None:
+        return DuckDBTable(to.file, to.name, schema, to.mode, key)
+    from ondine_dagster.storage.export_postgres import PostgresTable
+
+    return PostgresTable(to.url, to.name, schema, to.mode, key)
 
 
 def _refuse_ours(lake: Lake, snapshot: Snapshot | None, to: Path) -> None:
@@ -93,8 +140,8 @@ def _with_files(lake: Lake, snapshot: Snapshot, asset: str) -> list[str]:
     return [key for key in keys if lake.exists(snapshot.dataset, asset, key)]
 
 
-def _schema(lake: Lake, snapshot: Snapshot, keys: Sequence[str], lineage: bool) -> pa.Schema:
-    """Return the columns of all files together: source, output, and lineage if wanted."""
+def _schema(lake: Lake, snapshot: Snapshot, keys: Sequence[str], more: Sequence[str]) -> pa.Schema:
+    """Return the columns of all files together: source, output, and of lineage those wanted."""
     import pyarrow as pa
 
     schemas = [lake.schema(snapshot.dataset, "results", key) for key in keys]
@@ -109,7 +156,7 @@ def _schema(lake: Lake, snapshot: Snapshot, keys: Sequence[str], lineage: bool) 
     added = {*LINEAGE_COLUMNS, *ERROR_COLUMNS}
     source = [name for name in snapshot.source_columns if name in union.names]
     output = [name for name in union.names if name not in added and name not in source]
-    traced = [name for name in LINEAGE_COLUMNS if name in union.names] if lineage else []
+    traced = [name for name in more if name in union.names]
     return pa.schema([union.field(name) for name in (*source, *output, *traced)])
 
 

@@ -1,20 +1,26 @@
-"""Exports to a DuckDB file: one table, `results`, with the types that the columns have."""
+"""Exports to DuckDB: a file of its own, or a table in a file that holds others too."""
 
 from __future__ import annotations
 
 import fcntl
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ondine_dagster.errors import OndineError
+from ondine_dagster.spec.export import Mode
 from ondine_dagster.storage.atomic import AtomicFile
 from ondine_dagster.storage.export_file import ExportFile
+from ondine_dagster.storage.export_table import STAGING, Changes, TableSink
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class DuckDBFile(ExportFile):
-    """A database of its own, which is copied into the file once it is whole."""
+    """A database of its own with one table, `results`; copied into the file once it is whole."""
 
     def __init__(self, file: AtomicFile, schema: pa.Schema) -> None:
         import duckdb
@@ -53,6 +59,70 @@ class DuckDBFile(ExportFile):
         self._lock.close()
         for path in (self._scratch, self._scratch.with_name(f"{self._scratch.name}.wal")):
             path.unlink(missing_ok=True)
+
+
+class DuckDBTable(TableSink):
+    """A table in a DuckDB file, which is made where it is not there."""
+
+    def __init__(
+        self, path: Path, table: str, schema: pa.Schema, mode: Mode, key: Sequence[str]
+    ) -> None:
+        """Open the file; raises OndineError where it cannot be written or is in use."""
+        import duckdb
+
+        super().__init__(str(path), table, mode, key)
+        self._schema = _storable(schema)
+        with self._readable_errors():
+            self._connection = duckdb.connect(str(path))
+        try:
+            self.run("BEGIN")
+            self._connection.register("rows", self._schema.empty_table())
+            self.run(f"CREATE TEMP TABLE {STAGING} AS SELECT * FROM rows")  # noqa: S608
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows to the staging table."""
+        self._connection.register("rows", rows.cast(self._schema))
+        self.run(f"INSERT INTO {STAGING} SELECT * FROM rows")  # noqa: S608
+
+    def commit(self) -> Changes:
+        """Merge and make it durable; return what changed."""
+        changes = self.merge()
+        self.run(f"DROP TABLE {STAGING}")
+        self.run("COMMIT")
+        return changes
+
+    def abort(self) -> None:
+        """Close the file, which takes back what was not committed."""
+        self._connection.close()
+
+    def columns(self, *names: str) -> dict[str, str]:
+        """Return the types of a table's columns by name, empty where there is no such table."""
+        # names are told apart as DuckDB does it
+        schema, table = names if len(names) > 1 else ("main", names[0])
+        query = (
+            "SELECT column_name, data_type FROM duckdb_columns() "
+            "WHERE lower(table_name) = lower(?) AND lower(schema_name) = lower(?) "
+            "ORDER BY column_index"
+        )
+        return dict(self._connection.execute(query, (table, schema)).fetchall())
+
+    def run(self, statement: str) -> int:
+        """Run a statement; return how many rows it touched."""
+        with self._readable_errors():
+            found = self._connection.execute(statement).fetchone()
+        return int(found[0]) if found and statement[:6] in ("DELETE", "INSERT", "UPDATE") else 0
+
+    @contextmanager
+    def _readable_errors(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
+        except duckdb.Error as error:
+            raise OndineError(f"{self.shown}: {' '.join(str(error).split())}") from None
 
 
 def _storable(schema: pa.Schema) -> pa.Schema:
