@@ -13,7 +13,7 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 
 from ondine_dagster.assets import watch
 from ondine_dagster.assets.follow_up import LABELLED, FollowUp
-from ondine_dagster.assets.keys import asset_key, upstream_key
+from ondine_dagster.assets.keys import asset_key, last_assets, upstream_key
 from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.retry import RETRY_TAG
@@ -55,10 +55,10 @@ def _label_job(pipeline: Pipeline) -> Any:
     name = pipeline.name
     return dg.define_asset_job(
         f"{name}__label",
-        selection=[asset_key(name, asset) for asset in (*LABELLED, "report")],
+        selection=[asset_key(name, asset) for asset in (*LABELLED, *last_assets(pipeline))],
         description=f"Step 2 of {name}: asks the model about the rows of the partitions that you "
-        "choose, then writes the report. It costs money; answers that were paid before are not "
-        "paid again.",
+        "choose, then writes the report and what is exported. It costs money; answers that were "
+        "paid before are not paid again.",
         executor_def=dg.in_process_executor,
     )
 

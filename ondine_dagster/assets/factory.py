@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from ondine_dagster.assets.automation import build_automation
+from ondine_dagster.assets.export import build_export
 from ondine_dagster.assets.partitions import partitions_def
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompts import build_prompts
@@ -46,7 +47,8 @@ def build_assets(pipeline: Pipeline, *, loads_asset: bool = True) -> list[dg.Ass
         build_responses(pipeline, partitions),
     ]
     checks = [spec for stage in stages for spec in stage.check_specs]
-    return [*stages, build_report(pipeline, checks)]
+    last = [build_export(pipeline)] if pipeline.dataset.export else []
+    return [*stages, build_report(pipeline, checks), *last]
 
 
 def _check_columns(pipeline: Pipeline) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 import dagster as dg
 
 from ondine_dagster.assets.at_work import UNFINISHED_RUNS, keys_at_work, keys_of
-from ondine_dagster.assets.keys import asset_key
+from ondine_dagster.assets.keys import asset_key, last_assets
 from ondine_dagster.assets.next_step import DUE
 from ondine_dagster.assets.partition_counts import RESPONSES, TRIO
 from ondine_dagster.assets.partitions import known_keys, range_tags, ranges, runnable_keys
@@ -163,7 +163,8 @@ class FollowUp:
     def _report(self, after: str) -> dg.RunRequest:
         name = self._pipeline.name
         return dg.RunRequest(
-            run_key=f"{name}:report:{after}", asset_selection=[asset_key(name, "report")]
+            run_key=f"{name}:report:{after}",
+            asset_selection=[asset_key(name, asset) for asset in last_assets(self._pipeline)],
         )
 
     def _still_labelling(self) -> bool:

@@ -23,6 +23,11 @@ def upstream_key(pipeline: Pipeline) -> dg.AssetKey | None:
     return dg.AssetKey(source.asset.split("/")) if source.asset is not None else None
 
 
+def last_assets(pipeline: Pipeline) -> tuple[str, ...]:
+    """Return the assets that are made of all partitions, when these are done."""
+    return ("report", "export") if pipeline.dataset.export else ("report",)
+
+
 def asset_spec(
     pipeline: Pipeline,
     asset: str,

@@ -177,17 +177,29 @@ def sql(query: str | None, views: bool) -> None:
 @click.argument("dataset")
 @click.option(
     "--to",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="A file that ends in .csv, .parquet, .jsonl, .xlsx or .duckdb; replaced if it exists.",
+    metavar="FILE|URL",
+    help="A file that ends in .csv, .parquet, .jsonl, .xlsx or .duckdb, replaced if it exists; or "
+    "a database: duckdb:///labels.duckdb or postgresql://...",
+)
+@click.option(
+    "--to-variable", metavar="NAME", help="The environment variable with the URL, if not --to."
+)
+@click.option("--table", metavar="NAME", help="The table of the database.  [default: the dataset]")
+@click.option(
+    "--mode",
+    type=click.Choice(("replace", "append", "update")),
+    help="What becomes of the rows of a table: it holds the results only (default), gets those "
+    "that it does not have, or also new values for those that it has.",
 )
 @click.option("--lineage", is_flag=True, help="Add the columns that say where an answer is from.")
-def export(dataset: str, to: Path, lineage: bool) -> None:
-    """Write the results of DATASET to one file, in the order of the input."""
+def export(dataset: str, **options: Any) -> None:
+    """Write the results of DATASET to a file or a table, in the order of the input.
+
+    Without --to: to where the declaration says under `export`.
+    """
     from ondine_dagster.cli.export import export_command
 
-    export_command(dataset, to, lineage=lineage)
+    export_command(dataset, {name: value for name, value in options.items() if value})
 
 
 @cli.command("import")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from ondine_dagster.assets.keys import last_assets
 from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.retry import RETRY_TAG, Retry, RetryPlan, counted
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
@@ -12,7 +13,7 @@ from ondine_dagster.cli.console import output
 from ondine_dagster.cli.dagster_runs import DagsterRuns, RunFailure
 from ondine_dagster.cli.interrupts import Interrupted, Interrupts, listening
 from ondine_dagster.cli.progress import Display, display
-from ondine_dagster.cli.run import INTERRUPT_WAIT_SECONDS, REPORT, in_session
+from ondine_dagster.cli.run import INTERRUPT_WAIT_SECONDS, in_session
 from ondine_dagster.cli.summary import RunSummary, show, show_next
 from ondine_dagster.cli.target import Target, find_target
 from ondine_dagster.errors import OndineError
@@ -62,7 +63,9 @@ def _retry(
     def go(runs: DagsterRuns) -> list[RunFailure]:
         shown.expect(len(plan.partitions), plan.rows)
         failures = []
-        for stages, piece in (*((TRIO, piece) for piece in runs.ranges(plan.partitions)), _LAST):
+        pieces = [(TRIO, piece) for piece in runs.ranges(plan.partitions)]
+        last = [((asset,), None) for asset in last_assets(target.pipeline)]
+        for stages, piece in (*pieces, *last):
             failure = runs.execute(stages, piece)
             interrupts.raise_if_heard(INTERRUPT_WAIT_SECONDS if failure else 0)
             if failure is not None:
@@ -72,9 +75,6 @@ def _retry(
         return failures
 
     return in_session(target, shown, {RETRY_TAG: str(chosen)}, go)
-
-
-_LAST: tuple[tuple[str, ...], tuple[str, str] | None] = (REPORT, None)
 
 
 def _partitions(target: Target, status: DatasetStatus, named: Sequence[str]) -> list[str]:

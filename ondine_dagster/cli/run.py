@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+from ondine_dagster.assets.keys import last_assets
 from ondine_dagster.assets.live import watching
 from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS
 from ondine_dagster.assets.responses import CALL_TAG
@@ -26,7 +27,7 @@ from ondine_dagster.ledger.totals import spent, unsettled
 from ondine_dagster.llm.prices import money
 from ondine_dagster.wording import plural
 
-SNAPSHOT, REPORT = ("snapshot",), ("report",)
+SNAPSHOT = ("snapshot",)
 REPARSE = (RESULTS, REJECTED)
 WHOLE = ("raw_rows", "prompts", RESPONSES, *REPARSE)
 INTERRUPT_WAIT_SECONDS = 0.2
@@ -130,8 +131,9 @@ class _Run:
         work = choose(self._choice, status, self._target.pipeline, self._target.lake)
         self._announce(status, work)
         failures = self._partitions(work)
-        if failure := self._execute(REPORT):
-            failures.append(failure)
+        for asset in last_assets(self._target.pipeline):
+            if failure := self._execute((asset,)):
+                failures.append(failure)
         return failures
 
     def _announce(self, status: DatasetStatus, work: Work) -> None:

@@ -202,6 +202,7 @@ def _places(target: Target, summary: RunSummary) -> Text:
         ("time", seconds(summary.seconds)),
         ("results", str(target.lake.root / target.name / "results")),
         ("report", str(report_file(target.lake, target.name))),
+        *(("export", one.shown(target.name)) for one in target.declared.dataset.export),
         ("Dagster UI", f"DAGSTER_HOME={home} dagster dev"),
     ]
     return aligned(rows)

@@ -21,6 +21,7 @@ from ondine_dagster.spec.batching import Batching
 from ondine_dagster.spec.checks import Checks, refuse_strange_checks
 from ondine_dagster.spec.columns import RESERVED_COLUMNS
 from ondine_dagster.spec.condition import Condition
+from ondine_dagster.spec.export import Exports
 from ondine_dagster.spec.limits import Limits
 from ondine_dagster.spec.llm import Llm
 from ondine_dagster.spec.output import Output
@@ -123,6 +124,12 @@ class Dataset(Part):
         examples=[24],
     )
 
+    export: Exports = Field(
+        default=(),
+        description="Where the results go when they have changed: a file, or a table of a "
+        "database; one section, or a list of several. It makes an asset `export`.",
+        examples=[{"to": "out/reviews.parquet"}],
+    )
     checks: Checks = Field(
         default=Checks(), description="From when on a check warns or fails, and what stops a run."
     )

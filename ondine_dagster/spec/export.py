@@ -84,6 +84,15 @@ class Export(Part):
         examples=[True],
     )
 
+    def shown(self, dataset: str) -> str:
+        """Return where results of a dataset go, as people may see it."""
+        to = self.to.get_secret_value() if self.to is not None else None
+        if to is None:
+            return f"${self.to_variable}"
+        if is_url(to):
+            return f"table {self.table or dataset} of {DatabaseUrl.parse(to).shown}"
+        return to if self.table is None else f"table {self.table} of {to}"
+
     def refuse_contradictions(self) -> None:
         """Refuse no destination, two of them, and a mode of tables for a file."""
         if (self.to is None) is (self.to_variable is None):
