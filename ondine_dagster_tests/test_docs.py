@@ -20,6 +20,7 @@ SLOW = {
         "budgets",
         "chains",
         "checks",
+        "exports",
         "images",
         "ondine-users",
         "partitions",

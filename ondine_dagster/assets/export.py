@@ -1,7 +1,5 @@
 """`export`: the results as files or tables, wherever the declaration says, after they changed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ def _declared(options: Mapping[str, Any]) -> Export:
     try:
         return Export.model_validate(dict(options))
     except ValidationError as error:
-        found = "\n".join(
-            one.message.replace(f"`{one.path}`", f"--{str(one.location[-1]).replace('_', '-')}")
-            for one in format_errors(error)
-        )
+        found = "\n".join(one.message for one in format_errors(error))
+        found = re.sub(r"`export\.(\w+)`|\b(to_variable)\b", _as_option, found)
         raise OndineError(found) from None
+
+
+def _as_option(match: re.Match[str]) -> str:
+    return f"--{(match[1] or match[2]).replace('_', '-')}"
 
 
 def _of_declaration(target: Target) -> tuple[Export, ...]:

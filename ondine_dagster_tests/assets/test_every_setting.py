@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sqlite3
 import threading
@@ -21,12 +22,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
+import duckdb
+import pyarrow as pa
 import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 from openpyxl import Workbook
 
 from ondine_dagster.assets import tables
 from ondine_dagster.assets.checks import check_specs, severity_of
+from ondine_dagster.assets.export import export_to
 from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.facts import Facts, PartitionFacts
 from ondine_dagster.assets.field_counts import FieldCounts
@@ -175,6 +179,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fetcher, "fetch", fetch)
     monkeypatch.setenv("SHOP_URL", "sqlite:///shop.sqlite")
     monkeypatch.setenv("OTHER_SHOP_URL", "sqlite:///other.sqlite")
+    monkeypatch.setenv("OUT", "a.csv")
+    monkeypatch.setenv("OTHER_OUT", "b.csv")
 
 
 def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
@@ -218,6 +224,7 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
         and [pipeline.why_again(text) for text in ANSWERS_IN_WORDS],
         "specs": _specs(dataset, folder),
         "pilot": _pilot(pipeline),
+        "exported": _exported(pipeline, lake, first, folder),
         "checks": _checks(pipeline),
         "automation": _automation(dataset, folder),
     }
@@ -308,6 +315,30 @@ def _pilot(pipeline: Pipeline) -> Any:
     """Return what the first rows of a run over 1,000 rows are judged by."""
     plan = pilot_plan(pipeline, Estimate(requests=1000, expected=1000))
     return plan and (plan.rows, plan.max_rejected, plan.max_cost_ratio, plan.expected_cost)
+
+
+def _exported(pipeline: Pipeline, lake: Lake, partition: str, folder: Path) -> list[Any]:
+    """Return what an export leaves behind where there were other answers before."""
+    found: list[Any] = []
+    for declared in pipeline.dataset.export:
+        out = folder / "exported"
+        out.mkdir()
+        rows = lake.read(pipeline.name, "raw_rows", partition)
+        for label in ("before", "now"):
+            labels = pa.array([label] * rows.num_rows)
+            table = rows.append_column("label", labels).append_column("_outcome", labels)
+            lake.write(pipeline.name, "results", partition, table)
+            export_to(pipeline, lake, declared, out)
+        for file in sorted(out.iterdir()):
+            if file.suffix == ".duckdb":
+                with duckdb.connect(str(file)) as connection:
+                    for (name,) in connection.execute("show tables").fetchall():
+                        found.append([name, *connection.table(name).fetchall()])
+            else:
+                found.append([file.name, file.read_text()])
+        shutil.rmtree(out)
+        lake.path(pipeline.name, "results", partition).unlink()
+    return found
 
 
 def _specs(dataset: Dataset, folder: Path) -> list[Any]:
@@ -464,6 +495,7 @@ SHOWS_IN: Mapping[str, str] = {
     "checks.fields.*.minimum": "checks",
     "checks.fields.*.maximum": "checks",
     "checks.fields.*.max_same": "checks",
+    **dict.fromkeys([path for path in CHANGES if path.startswith("export.")], "exported"),
     "checks.pilot.max_rejected": "pilot",
     "checks.pilot.max_cost_ratio": "pilot",
 }

@@ -110,6 +110,12 @@ def _database(key: str, before: Any, after: Any) -> Change:
     return Change(f"source.{key}", before, after, attributes(source=source))
 
 
+def _export(key: str, before: Any, after: Any, **more: Any) -> Change:
+    """Change where results go, or how."""
+    sections = ({**more, key: value} for value in (before, after))
+    return Change("export", *({k: v for k, v in one.items() if v is not None} for one in sections))
+
+
 def _files(at: str, before: Any, after: Any) -> Change:
     """Change which files are read; their names tell the day."""
     partitions: dict[str, Any] = {}
@@ -472,6 +478,11 @@ CHANGES: dict[str, Change] = {
     "limits.pilot_rows": Change("limits.pilot_rows", 1, 2),
     "checks.max_shrink": Change("checks.max_shrink", 0.1, 0.2),
     "checks.max_cost_ratio": Change("checks.max_cost_ratio", 1, 3),
+    "export.to": _export("to", "a.csv", "b.csv"),
+    "export.to_variable": _export("to_variable", "OUT", "OTHER_OUT"),
+    "export.table": _export("table", "labels", "others", to="a.duckdb"),
+    "export.mode": _export("mode", "update", "append", to="duckdb:///a.duckdb"),
+    "export.lineage": _export("lineage", False, True, to="a.csv"),
     "checks.severity": Change("checks.severity", {}, {"labelled": "error"}),
     "checks.blocking": Change("checks.blocking", [], ["fields"]),
     "checks.fields.*.min_filled": Change(f"{_LABEL_CHECK}.min_filled", 0.1, 0.9),
