@@ -99,7 +99,7 @@ class Outlook:
         """Without a connection there is no ledger yet: nothing is paid, nothing was learnt."""
         provider, limits = pipeline.provider, pipeline.dataset.limits
         known = learnt(connection, provider, pipeline.name) if connection is not None else None
-        self.estimator = Estimator(provider, known)
+        self.estimator = Estimator(provider, known, reask=bool(pipeline.dataset.output.reask))
         self.seen: set[bytes] = set()
         self._connection = connection
         self._ceiling = pipeline.highest_ceiling

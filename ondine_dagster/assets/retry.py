@@ -156,7 +156,8 @@ class Retry:
         """Return what `chunks` would ask for. Reads only; without a ledger nothing is known."""
         plan, sizes, seen = RetryPlan(), Counter[Size](), set[bytes]()
         known = learnt(connection, self.provider, self._pipeline.name) if connection else None
-        estimator = Estimator(self.provider, known)
+        reask = bool(self._pipeline.dataset.output.reask)
+        estimator = Estimator(self.provider, known, reask=reask)
         for partition in partitions:
             before = plan.rows
             for batch in self._batches(partition, connection):

@@ -23,6 +23,8 @@ _LEARNT_FROM, _SCANNED = 2_000, 20_000
 # Until there are answers: what English text comes to, and this part of the ceiling.
 ASSUMED_BYTES_PER_TOKEN = 4
 ASSUMED_PART_OF_CEILING = 4
+# at most, of what is said with an answer that is asked for once more
+_REASON_TOKENS = 1000
 _t, _e = schema.attempts.c, schema.estimates.c
 # what many dear requests can cost at most passes what a column holds; it is for people to look at
 _LARGEST = 2**63 - 1
@@ -114,7 +116,9 @@ class Estimate:
 class Estimator:
     """Says what requests to one model will probably use."""
 
-    def __init__(self, provider: Provider, learnt: Learnt | None) -> None:
+    def __init__(self, provider: Provider, learnt: Learnt | None, *, reask: bool = False) -> None:
+        """`reask`: an answer that is rejected is asked for once more, with the answer."""
+        self._reask = reask
         self.learnt = learnt
         self._provider = provider
         # what every request has, apart from its messages
@@ -150,7 +154,8 @@ class Estimator:
     def first(self, sizes: Mapping[Size, int]) -> Estimate:
         """Return the estimate for questions that are asked as they are, so many of each size.
 
-        A second request where an answer is cut off counts in what they can use at most.
+        A second request where an answer is cut off, or rejected, counts in what they can use at
+        most.
         """
         raised = self._provider.raised_ceiling
         ceilings = (self._provider.ceiling, *([raised] if raised else []))
@@ -172,8 +177,12 @@ class Estimator:
         for (request_bytes, bound), count in sizes.items():
             prompt += count * self._prompt_tokens(request_bytes)
             expected += count * self._expected_cost(request_bytes, completion)
-            most += count * sum(self._provider.worst_case(bound, one) for one in ceilings)
-            most_tokens += count * (len(ceilings) * bound + sum(ceilings))
+            asked = [(bound, one) for one in ceilings]
+            if self._reask:  # with all that came, and the reason
+                longest = max(ceilings)
+                asked.append((bound + longest + _REASON_TOKENS, longest))
+            most += count * sum(self._provider.worst_case(*one) for one in asked)
+            most_tokens += count * sum(map(sum, asked))
         return Estimate(requests, prompt, round(completion * requests), expected, most, most_tokens)
 
     def _expected_cost(self, request_bytes: int, completion: float) -> int:

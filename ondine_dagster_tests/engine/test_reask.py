@@ -116,3 +116,22 @@ def test_under_faults_each_row_is_asked_again_at_most_once(
     assert settled == {"first": 40, "reask": 40}
     assert sum(row.cost for row in run.rows) == simulator.bill.totals.picodollars
     assert harness.problems() == []
+
+
+def test_of_a_pack_only_the_rejected_rows_are_asked_again_each_alone(
+    harness: Harness, simulator: Simulator
+) -> None:
+    harness.pack(5)
+    words = ["bad", GOOD, GOOD, "bad", GOOD]
+    rows = [question(f"[[token={word}]] {n}") for n, word in enumerate(words)]
+    run = harness.run(rows, concurrency=1)
+    assert run.texts == [GOOD] * 5
+    assert kinds(harness) == {"first": 1, "reask": 2}
+    assert [row.flags for row in run.rows] == [
+        ("reasked",) if word == "bad" else () for word in words
+    ]
+    assert sum(row.cost for row in run.rows) == simulator.bill.totals.picodollars
+    harness.pack(None)
+    assert harness.run(rows).texts == [GOOD] * 5
+    assert simulator.bill.totals.requests == 3
+    assert harness.problems() == []

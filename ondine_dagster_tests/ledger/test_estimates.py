@@ -149,6 +149,15 @@ def test_the_second_request_of_a_cut_answer_counts_in_the_most() -> None:
     assert raised.expected == Estimator(provider(), LEARNT).first(sizes).expected
 
 
+def test_a_rejected_answer_that_is_asked_for_again_counts_in_what_it_is_at_most() -> None:
+    sizes = Counter({(400, 500): 1})
+    once, again = (Estimator(provider(), LEARNT, reask=one).first(sizes) for one in (False, True))
+    # once more the prompt, the answer and the reason, and another answer of 100 tokens
+    assert again.most - once.most == (500 + 100 + 1000 + 2 * 100) * DOLLAR // 10**6
+    assert again.most_tokens - once.most_tokens == 500 + 100 + 1000 + 100
+    assert (again.expected, again.requests) == (once.expected, once.requests)
+
+
 def test_a_cut_answer_that_is_asked_again_counts_as_long_as_the_raised_ceiling() -> None:
     found = Estimator(provider(raised_max_tokens=300), LEARNT).cut(Counter({(400, 500): 1}))
     assert found.completion_tokens == 300
