@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[1]
-_SHARED = _ROOT.parent / "shared" / "bench"
-_ONDINE_VENV = _ROOT / ".bench" / "ondine"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "bench"
+_ONDINE_VENV = ROOT / ".bench" / "ondine"
 _ONDINE = "ondine==2.1.1"
 _ONDINE_ROWS = 2000
 _CONCURRENCY = 100
@@ -24,10 +24,10 @@ def main(rows: int = 10_000) -> None:
     if missing:
         print(f"\nThe comparison at 0 ms is skipped: {missing}.")
         return
-    port = _free_port()
-    server = subprocess.Popen(["node", str(_SHARED / "mock_llm.js"), str(port), "0"])
+    port = free_port()
+    server = subprocess.Popen(["node", str(SHARED / "mock_llm.js"), str(port), "0"])
     try:
-        _wait_for(port)
+        wait_for(port)
         _print_table(_measure(port, rows))
         _print_profile(port, rows)
     finally:
@@ -38,8 +38,8 @@ def main(rows: int = 10_000) -> None:
 def _missing() -> str | None:
     if shutil.which("node") is None:
         return "node is not installed"
-    if not _SHARED.is_dir():
-        return f"{_SHARED} is not there"
+    if not SHARED.is_dir():
+        return f"{SHARED} is not there"
     return None
 
 
@@ -54,17 +54,17 @@ def _measure(port: int, rows: int) -> dict[str, dict[str, Any]]:
         "ondine_dagster": json.loads(_run(ours)),
         "bare aiohttp, again": json.loads(_run(bare, bodies)),
     }
-    ondine = _ondine_python()
+    ondine = ondine_python()
     if ondine is None:
         print(f"\nOndine is left out: {_ONDINE} could not be installed.")
         return results
-    script = [str(ondine), str(_SHARED / "run_ondine.py"), "--port", str(port)]
+    script = [str(ondine), str(SHARED / "run_ondine.py"), "--port", str(port)]
     flags = ["--rows", str(_ONDINE_ROWS), "--concurrency", str(_CONCURRENCY), "--warmup", "100"]
     results["Ondine 2.1.1"] = json.loads(_run([*script, *flags]))
     return results
 
 
-def _ondine_python() -> Path | None:
+def ondine_python() -> Path | None:
     """Return the Python of a venv of Ondine's own, made when it is first needed."""
     python = _ONDINE_VENV / "bin" / "python"
     if not python.exists():
@@ -95,24 +95,24 @@ def _print_profile(port: int, rows: int) -> None:
     command = [sys.executable, "-m", "benchmarks.ours", str(port), str(rows), str(_CONCURRENCY)]
     print("\nWhere the time goes (profiled, so slower):", flush=True)
     done = subprocess.run(
-        [*command, "--profile"], cwd=_ROOT, check=True, capture_output=True, text=True
+        [*command, "--profile"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     print(done.stderr)
 
 
 def _run(command: list[str], stdin: bytes = b"") -> bytes:
-    done = subprocess.run(command, cwd=_ROOT, input=stdin, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, cwd=ROOT, input=stdin, stdout=subprocess.PIPE, check=True)
     return done.stdout
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
     for _ in range(100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

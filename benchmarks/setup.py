@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -46,13 +47,23 @@ class Bench:
         concurrency: int = 100,
         per_partition: int = 5000,
     ) -> None:
-        logging.disable(logging.INFO)
-        os.environ["ONDINE_DATA_DIR"] = str(folder)
-        self.rows = rows
         self.source = folder / "reviews.csv"
         write_reviews(self.source, rows)
         attributes = declaration(self.source, base_url, concurrency)
         attributes["partitions"] = {"rows": per_partition}
+        self._declare(folder, rows, attributes)
+
+    @classmethod
+    def of(cls, folder: Path, rows: int, attributes: Mapping[str, Any]) -> Bench:
+        """Return a dataset of so many rows, as declared under the name of the others."""
+        bench = cls.__new__(cls)
+        bench._declare(folder, rows, attributes)
+        return bench
+
+    def _declare(self, folder: Path, rows: int, attributes: Mapping[str, Any]) -> None:
+        logging.disable(logging.INFO)
+        os.environ["ONDINE_DATA_DIR"] = str(folder)
+        self.rows = rows
         dataset = Dataset.model_validate(attributes)
         self.pipeline = Pipeline(dataset, folder / "bench.yaml", folder)
         self._assets = build_assets(self.pipeline)
