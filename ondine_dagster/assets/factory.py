@@ -52,7 +52,7 @@ def build_assets(pipeline: Pipeline, *, loads_asset: bool = True) -> list[dg.Ass
 
 
 def _check_columns(pipeline: Pipeline) -> None:
-    if pipeline.dataset.source_pattern is None:
+    if not pipeline.dataset.is_in_files:
         return  # a server may be slow, and definitions are loaded often: `snapshot` checks
     try:
         columns = pipeline.source_columns()

@@ -289,12 +289,12 @@ class Pipeline:
         Raises OndineError where there is none.
         """
         declared = self.dataset.prompt.files.folder
-        if declared is None and self.dataset.source_pattern is None:
+        if declared is None and not self.dataset.is_in_files:
             return self._folders[0]
         if declared is None:
             source = self.source()
-            assert isinstance(source, Path)  # it has a pattern
-            return _folder_of(source)
+            assert isinstance(source, Path)
+            return source if source.is_dir() else _folder_of(source)
         tried = places(declared, self.declared_in, self.project_root)
         found = next((one for one in tried if one.is_dir()), None)
         if found is None:

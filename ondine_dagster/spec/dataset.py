@@ -22,6 +22,7 @@ from ondine_dagster.spec.checks import Checks, refuse_strange_checks
 from ondine_dagster.spec.columns import RESERVED_COLUMNS
 from ondine_dagster.spec.condition import Condition
 from ondine_dagster.spec.export import Exports
+from ondine_dagster.spec.file_places import is_address
 from ondine_dagster.spec.limits import Limits
 from ondine_dagster.spec.llm import Llm
 from ondine_dagster.spec.output import Output
@@ -139,15 +140,19 @@ class Dataset(Part):
         """The file with the rows, or the pattern of the files; None where they are elsewhere."""
         return self.partitions.file_pattern or self.source.path
 
+    @property
+    def is_in_files(self) -> bool:
+        """Whether the rows are in files of this machine."""
+        return self.source_pattern is not None and not is_address(self.source_pattern)
+
     def refuse_contradictions(self) -> None:
         """Refuse rows from nowhere or from two places, and types for files that have their own."""
         places, files = self.source.place_names(), self.partitions.file_pattern
         if not places and files is None:
             raise refused_at(("source", "path"), "is missing; it is required", None)
         if places and files is not None:
-            value = (
-                "declared" if places[0] == "database" else shown(getattr(self.source, places[0]))
-            )
+            is_private = places[0] in ("database", "dataframe")
+            value = "declared" if is_private else shown(getattr(self.source, places[0]))
             text = f"is {value}, but `partitions` name the files: {files}; remove one of them"
             raise refused_at(("source", places[0]), text, None)
         if self.source.dataset == self.name:

@@ -19,8 +19,6 @@ NOT_SUPPORTED_YET = frozenset(
         "llm.extra",
         "llm.keys",
         "output.fields.*.fields",
-        "source.dataframe",
-        "source.glob",
     }
 )
 
@@ -97,6 +95,7 @@ _OTHER_NAMES = {
     "file": "source.path",
     "connection_string": "source.database",
     "dsn": "source.database",
+    "glob": "source.path",
     "id": "source.key",
     "primary_key": "source.key",
     "dtypes": "source.types",

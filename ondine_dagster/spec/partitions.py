@@ -16,8 +16,8 @@ from pydantic import (
 
 from ondine_dagster.spec.base import LOCAL, TEMPLATED, FilledText, Part, Whole
 from ondine_dagster.spec.file_names import FileNames
+from ondine_dagster.spec.file_places import readable_files
 from ondine_dagster.spec.problems import Location, refused_at, shown
-from ondine_dagster.spec.source_formats import ENDINGS, file_format
 from ondine_dagster.spec.time_zone import TimeZone
 
 Kind = Literal["rows", "time", "files", "values", "none"]
@@ -42,12 +42,7 @@ _EXAMPLE_NAMES = {
 
 
 def _readable_files(pattern: str) -> str:
-    if "://" in pattern:
-        raise ValueError(
-            f"is {shown(pattern)}; addresses are not supported yet: it must be a path of files"
-        )
-    if file_format(pattern) is None:
-        raise ValueError(f"is {shown(pattern)}; it must end in {ENDINGS}")
+    readable_files(pattern)
     if ".." in pattern.split("/"):
         raise ValueError(f"is {shown(pattern)}; it must not leave its folder with ..")
     return pattern

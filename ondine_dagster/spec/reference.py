@@ -6,7 +6,7 @@ Pure: text out, no files. `scripts/declaration_docs.py` keeps the page in `docs/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -204,6 +204,8 @@ def _named(annotation: Any) -> str:
         return "list"
     if origin is dict:
         return "mapping"
+    if origin is Callable:
+        return "DataFrame"
     if origin is not None:  # Annotated
         return _named(arguments[0])
     return _NAMES.get(annotation, "section")

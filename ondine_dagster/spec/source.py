@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 
 from ondine_dagster.spec.base import LOCAL, TEMPLATED, FilledText, Part
 from ondine_dagster.spec.database_url import DatabaseUrl
+from ondine_dagster.spec.file_places import readable_files
 from ondine_dagster.spec.problems import Location, refused_at, shown
-from ondine_dagster.spec.source_formats import ENDINGS, CsvDialect, file_format
+from ondine_dagster.spec.source_formats import CsvDialect, file_format
 from ondine_dagster.spec.upstream import UpstreamAsset, UpstreamDataset
 
 ColumnType = Literal["text", "integer", "number", "boolean", "date", "timestamp"]
 
 
 # Where rows may come from; a source declares one of them.
-_PLACES = ("path", "dataset", "asset", "database", "database_variable", "sql")
+_PLACES = ("path", "dataset", "asset", "database", "database_variable", "sql", "dataframe")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-def _readable_file(path: str) -> str:
-    if "://" in path:
-        raise ValueError(
-            f"is {shown(path)}; addresses are not supported yet: it must be the path of a file"
-        )
-    if file_format(path) is None:
-        raise ValueError(
-            f"is {shown(path)}; files of this kind are not supported: it must end in {ENDINGS}"
-        )
-    return path
 
 
 def _database(url: SecretStr | None) -> SecretStr | None:
@@ -48,6 +38,15 @@ def _variable(name: str | None) -> str | None:
     return name
 
 
+def _frame(value: Any) -> Any:
+    """Return a function that returns the table; two are the same if they are one object."""
+    if value is None or callable(value):
+        return value
+    if isinstance(value, str | int | float | list | dict | tuple):
+        raise ValueError("is only for declarations in Python; it must be a DataFrame")
+    return lambda: value
+
+
 def _as_list(value: Any) -> Any:
     if isinstance(value, str):
         return (value,)
@@ -63,7 +62,7 @@ def _all_different(columns: tuple[str, ...]) -> tuple[str, ...]:
     return columns
 
 
-SourcePath = Annotated[FilledText, AfterValidator(_readable_file)]
+SourcePath = Annotated[FilledText, AfterValidator(readable_files)]
 KeyColumns = Annotated[
     tuple[FilledText, ...],
     BeforeValidator(_as_list),
@@ -83,8 +82,10 @@ class Source(Part):
         description="The file with the rows: CSV with a header line (.csv, .tsv), JSON Lines "
         "(.jsonl, .ndjson), a JSON list of objects (.json), Parquet, or Excel (.xlsx). Text files "
         "may be packed (.gz, .bz2, .zst). A relative path is looked up beside the YAML file first, "
-        "then in the project root. Required, unless `partitions` name the files.",
-        examples=["data/product_reviews.csv"],
+        "then in the project root. `*` stands for any part of a name, `**` for any folders; a path "
+        "that ends in / is all files of a folder. Or an address of an object store: s3://, gs://, "
+        "az://. Required, unless `partitions` name the files.",
+        examples=["data/product_reviews.csv", "data/2026-*.parquet", "s3://shop/reviews/"],
     )
     dataset: Annotated[UpstreamDataset | None, LOCAL, TEMPLATED] = Field(
         default=None,
@@ -98,6 +99,21 @@ class Source(Part):
         description="Instead of `path`: any other asset of Dagster, by its key. Its table (pandas, "
         "Polars or Arrow) is loaded by its IO manager when `snapshot` is materialized in Dagster.",
         examples=["warehouse/orders"],
+    )
+    file_column: Annotated[FilledText | None, LOCAL] = Field(
+        default=None,
+        description="The name of a column to add: the file that a row is from, below the folder "
+        "that the pattern looks through.",
+        examples=["file"],
+    )
+    dataframe: Annotated[
+        Callable[[], Any] | None, BeforeValidator(_frame), WithJsonSchema({"not": {}}), LOCAL
+    ] = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description="Instead of `path`, in Python alone: a DataFrame of pandas or Polars, a table "
+        "of Arrow, or a function that returns one and is called when the snapshot is taken.",
     )
     database: Annotated[SecretStr | None, AfterValidator(_database), LOCAL, TEMPLATED] = Field(
         default=None,
@@ -184,6 +200,11 @@ class Source(Part):
 
     def refuse_strange(self, pattern: str | None) -> None:
         """Refuse settings that are for other files than `pattern` names; None: for no file."""
+        if self.file_column is not None and pattern is None:
+            text = f"is {shown(self.file_column)}, but the rows are in no files; remove it"
+            raise refused_at(("source", "file_column"), text, self.file_column)
+        if pattern is not None and pattern.endswith("/"):
+            return  # its files may be of any kind
         kind = file_format(pattern) if pattern else None
         if self.types and kind != "csv":
             text = "is for CSV files, and others bring their own types; remove it"

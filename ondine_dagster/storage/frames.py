@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.storage.headers import distinct
 from ondine_dagster.storage.lake import scan_files
 from ondine_dagster.storage.parquet_files import read_metadata, read_schema, read_table
 
@@ -104,9 +105,12 @@ def from_frame(data: Any) -> pa.Table:
         if isinstance(data, pa.Table):
             return data
         if isinstance(data, pd.DataFrame):
+            distinct([str(name) for name in data.columns], "The DataFrame")
             return pa.Table.from_pandas(data, preserve_index=False).replace_schema_metadata(None)
         if is_polars(data):
             return data.to_arrow()
+        if type(data).__name__ == "LazyFrame":  # of Polars, which need not be installed
+            return data.collect().to_arrow()
     except (UnicodeEncodeError, pa.ArrowException) as error:
         raise OndineError(
             f"The table cannot be stored: {error}. Every column needs values of one type, and "

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondine_dagster.spec import Dataset
+from ondine_dagster.spec.file_places import is_address
 from ondine_dagster.storage import source_files
+from ondine_dagster.storage.frame_source import FrameSource
 from ondine_dagster.storage.located import Located, Piece
+from ondine_dagster.storage.object_store import StoreFiles
 from ondine_dagster.storage.partitioning import FileRows
 from ondine_dagster.storage.query_source import locate_query
 
@@ -28,8 +31,13 @@ def locate(
         SourceNotFound: no such file; lists what was tried.
         OndineError: the environment does not hold what the declaration takes from it.
     """
-    if dataset.source_pattern is not None:
+    pattern, frame = dataset.source_pattern, dataset.source.dataframe
+    if pattern is not None and is_address(pattern):
+        return StoreFiles(dataset, pattern)
+    if pattern is not None:
         return source_files.resolve_source(dataset, declared_in, project_root)
+    if frame is not None:
+        return FrameSource(frame)
     return locate_query(dataset.source, declared_in, project_root, environ())
 
 

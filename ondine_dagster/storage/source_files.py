@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec.file_names import FileNames
+from ondine_dagster.spec.file_places import files_in, is_pattern
+from ondine_dagster.spec.source_formats import file_format
 from ondine_dagster.storage.dataset_source import read_results, result_columns, result_files
+from ondine_dagster.storage.headers import distinct
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.partitioning import FileRows
 from ondine_dagster.storage.sources import (
@@ -50,15 +53,16 @@ def resolve_source(dataset: Dataset, declared_in: Path, project_root: Path) -> P
     Raises:
         SourceNotFound: no such file; lists what was tried.
     """
-    pattern = dataset.partitions.file_pattern
-    if pattern is None:
-        assert dataset.source.path is not None, "asked for the file of a source without one"
-        return resolve_path(dataset.source.path, declared_in, project_root)
+    pattern = dataset.source_pattern
+    assert pattern is not None, "asked for the file of a source without one"
+    setting = "partitions" if dataset.partitions.file_pattern else "source.path"
+    if setting == "source.path" and not is_pattern(pattern):
+        return resolve_path(pattern, declared_in, project_root)
     tried = places(pattern, declared_in, project_root)
     found = next((candidate for candidate in tried if source_files(dataset, candidate)), None)
     if found is None:
         raise SourceNotFound(
-            f"partitions: no file matches {pattern!r}. Tried: {', '.join(map(str, tried))}. "
+            f"{setting}: no file matches {pattern!r}. Tried: {', '.join(map(str, tried))}. "
             f"Correct the pattern in {declared_in}, or put the files there."
         )
     return found
@@ -76,28 +80,30 @@ def source_files(dataset: Dataset, path: Path) -> list[SourceFile]:
     if dataset.source.dataset is not None:
         found = result_files(Lake(path.parent), path.name)
         return [SourceFile(one, one.name, one.name) for one in found]
-    pattern = dataset.partitions.file_pattern
-    if pattern is None:
+    pattern = dataset.source_pattern
+    is_declared_one = dataset.partitions.file_pattern is None
+    if pattern is None or (is_declared_one and (not is_pattern(pattern) or path.is_file())):
         return [SourceFile(path, path.name, path.name)]
     inside = PurePosixPath(pattern)
     parts = inside.relative_to("/").parts if inside.is_absolute() else inside.parts
-    base, inner = Path(*path.parts[: -len(parts)]), "/".join(parts)
+    base = Path(*path.parts[: -len(parts)])
+    inner = files_in("/".join(parts) + ("/" if pattern.endswith("/") else ""))
     by_time = dataset.partitions.time is not None
     searched = FileNames(inner).glob if by_time else inner
     # hidden files are left out: tools write them first and rename them when they are whole
     names = sorted(glob.glob(searched, root_dir=base, recursive=True))
-    fixed = _fixed_folder(searched)
+    fixed = fixed_folder(searched)
     return [
         SourceFile(base / name, name, name.removeprefix(fixed))
         for name in names
-        if (base / name).is_file()
+        if (base / name).is_file() and file_format(name) is not None
     ]
 
 
-def _fixed_folder(searched: str) -> str:
+def fixed_folder(searched: str) -> str:
     """Return the folders at the start of a pattern that have no wildcards, with a slash."""
     folders = []
-    for part in PurePosixPath(searched).parts[:-1]:
+    for part in searched.split("/")[:-1]:
         if glob.has_magic(part):
             break
         folders.append(part)
@@ -112,7 +118,14 @@ def columns_of(dataset: Dataset, path: Path) -> list[str]:
     """
     if dataset.source.dataset is not None:
         return result_columns(Lake(path.parent), path.name)
-    return source_columns(dataset.source, _some_files(dataset, path)[0].path)
+    return columns_of_files(dataset, _some_files(dataset, path))
+
+
+def columns_of_files(dataset: Dataset, files: Sequence[SourceFile]) -> list[str]:
+    """Return the column names in the header of the first file, and those that are added."""
+    columns = source_columns(dataset.source, files[0].path)
+    added = dataset.source.file_column
+    return columns if added is None else distinct([*columns, added], files[0].path)
 
 
 def read_rows(dataset: Dataset, path: Path) -> tuple[pa.Table, list[FileRows]]:
@@ -123,21 +136,39 @@ def read_rows(dataset: Dataset, path: Path) -> tuple[pa.Table, list[FileRows]]:
     Raises:
         OndineError: a file cannot be read without loss, or differs from the others in its columns.
     """
-    import pyarrow as pa
-
     if dataset.source.dataset is not None:
         table = read_results(Lake(path.parent), path.name)
         return table, [FileRows(path.name, path.name, table.num_rows)]
+    return read_files(dataset, _some_files(dataset, path))
+
+
+def read_files(dataset: Dataset, files: Sequence[SourceFile]) -> tuple[pa.Table, list[FileRows]]:
+    """Return the rows of these files, and how many each has; raises OndineError as `read_rows`."""
+    import pyarrow as pa
+
     tables: list[pa.Table] = []
     counts = []
-    files = _some_files(dataset, path)
     for file in files:
         table = read_source(dataset.source, file.path)
         if tables:
             table = _like(tables[0], table, files[0], file)
         tables.append(table)
         counts.append(FileRows(file.name, file.below, table.num_rows))
-    return (tables[0] if len(tables) == 1 else pa.concat_tables(tables)), counts
+    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
+    return _with_file_column(dataset, table, files[0], counts), counts
+
+
+def _with_file_column(
+    dataset: Dataset, table: pa.Table, first: SourceFile, counts: Sequence[FileRows]
+) -> pa.Table:
+    import pyarrow as pa
+
+    added = dataset.source.file_column
+    if added is None:
+        return table
+    distinct([*table.column_names, added], first.path)
+    names = [name for file in counts for name in [file.below] * file.rows]
+    return table.append_column(added, pa.array(names, pa.string()))
 
 
 def _some_files(dataset: Dataset, path: Path) -> Sequence[SourceFile]:

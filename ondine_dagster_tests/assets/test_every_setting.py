@@ -64,9 +64,9 @@ from ondine_dagster_tests.spec.declarations import attributes
 from ondine_dagster_tests.workbench import REJECTED, RESULTS, MakeBench, numbered
 
 LIMITS = {path for path in CHANGES if path.startswith("limits.")}
-DATABASE = ("database", "database_variable", "table", "query", "sql")
+ELSEWHERE = ("database", "database_variable", "table", "query", "sql", "dataframe")
 WHICH_ROWS = {
-    *(f"source.{name}" for name in DATABASE),
+    *(f"source.{name}" for name in ELSEWHERE),
     "source.path",
     "source.dataset",
     "source.asset",
@@ -378,8 +378,9 @@ SHOWS_IN: Mapping[str, str] = {
     "source.path": "rows",
     "source.dataset": "rows",
     "source.asset": "rows",
-    **{f"source.{name}": "rows" for name in DATABASE},
+    **{f"source.{name}": "rows" for name in ELSEWHERE},
     "source.watch": "watched",
+    "source.file_column": "rows",
     "source.key": "rows",
     "source.types": "rows",
     **{path: "rows" for path in CHANGES if path.startswith("source.csv.")},

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from ondine_dagster.spec import Dataset
 from ondine_dagster_tests.spec.declarations import attributes, changed
@@ -98,6 +100,10 @@ def _csv(key: str, before: Any, after: Any) -> Change:
 
 _SELECT = "select 2 as id, 'b' as review"
 _NO_FILE = attributes(source={"key": "id"})
+
+
+def _frame(review: str) -> Callable[[], pa.Table]:
+    return lambda: pa.table({"id": [1], "review": [review]})
 
 
 def _database(key: str, before: Any, after: Any) -> Change:
@@ -233,6 +239,8 @@ CHANGES: dict[str, Change] = {
     "source.table": _database("table", "reviews", "opinions"),
     "source.query": _database("query", "select 1 as id, 'a' as review", _SELECT),
     "source.sql": Change("source.sql", "select 1 as id, 'a' as review", _SELECT, _NO_FILE),
+    "source.dataframe": Change("source.dataframe", _frame("a"), _frame("b"), _NO_FILE),
+    "source.file_column": Change("source.file_column", "file", "place"),
     "source.watch": _database("watch", "select 1", "select 2"),
     "source.key": Change("source.key", "id", ["id", "country"]),
     "source.csv.delimiter": _csv("delimiter", ",", "|"),

@@ -88,7 +88,7 @@ def test_python_declares_the_same() -> None:
         ({"time": {**NAMED, "filename": "o-%s.csv"}}, ".time.filename", "it knows no %s, only %Y"),
         ({"files": "in/*.txt"}, ".files", "it must end in .csv, .tsv, .parquet"),
         ({"files": "../in/*.csv"}, ".files", "it must not leave its folder with .."),
-        ({"files": "s3://in/*.csv"}, ".files", "addresses are not supported yet"),
+        ({"files": "ftp://in/*.csv"}, ".files", "of addresses, it must be"),
         ({"values": {"listed": ["a"]}}, ".values.column", "is missing; it is required"),
         ({"values": {"column": "c", "listed": []}}, ".values.listed", "is empty; it must list"),
         ({"values": {"column": "c", "listed": ["a", "a"]}}, ".values.listed", "lists 'a' twice"),

@@ -163,7 +163,7 @@ _WRONG: list[tuple[str, Any, str]] = [
     ("source.csv.encoding", "rot13", "it must be an encoding such as utf-8"),
     ("source.csv.skip_lines", -1, "is -1; it must be"),
     ("source.sheet", "Reviews", "reviews.csv is no Excel file"),
-    ("source.path", "s3://bucket/x.csv", "addresses are not supported yet"),
+    ("source.path", "ftp://host/x.csv", "of addresses, it must be one of s3://"),
     ("source.key", 3, "is 3; it must be a column, or a list of columns"),
     ("source.key", ["id", "id"], "names the column 'id' twice"),
     ("source.key", [""], "is ''; it must be text that is not empty"),
