@@ -33,11 +33,14 @@ def read_prompt(prompt: Prompt, declared_in: Path, project_root: Path) -> Prompt
         name: files.text(f"prompt.partials.{name}", path) for name, path in prompt.partials.items()
     }
     texts: dict[str, str] = {}
-    for name in ("system", "template"):
-        written, path = getattr(prompt, name), getattr(prompt, f"{name}_file")
+    declared = {
+        "system": (prompt.system, prompt.system_file),
+        "template": (prompt.template, prompt.template_file),
+    }
+    for name, (written, path) in declared.items():
         if path is not None:
-            written = files.text(f"prompt.{name}_file", path)
-        if written is not None:
+            texts[name] = files.text(f"prompt.{name}_file", path)
+        elif written is not None:
             texts[name] = written
     try:
         style = style_of((*texts.values(), *partials.values()), prompt.style)
