@@ -12,9 +12,11 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from ondine_dagster.assets.packs import packed_requests
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.ledger.coverage import Cover, Covered, covered, reading
-from ondine_dagster.ledger.estimates import Estimate, Estimator, Size, learnt
+from ondine_dagster.ledger.estimates import Estimate, Estimator, learnt
+from ondine_dagster.ledger.pack_estimates import Size
 from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Questions:
         self._seen: set[bytes] = set() if seen is None else seen
         self._first: Counter[Size] = Counter()
         self._cut: Counter[Size] = Counter()
+        self._partitions = [0]  # new questions of each: those of one may go together
         self.rows = 0
         self.repeated = 0
 
@@ -85,11 +88,21 @@ class Questions:
             return
         if len(self._seen) < _MOST_REMEMBERED:
             self._seen.add(row.key)
-        (self._cut if row.need is Need.CUT else self._first)[row.size] += 1
+        if row.need is Need.CUT:
+            self._cut[row.size] += 1
+        else:
+            self._first[row.size] += 1
+            self._partitions[-1] += 1
+
+    def next_partition(self) -> None:
+        """The rows that are added from now on are of another partition."""
+        if self._partitions[-1]:
+            self._partitions.append(0)
 
     def estimate(self, estimator: Estimator) -> Estimate:
         """Return what these questions will probably use."""
-        return estimator.first(self._first) + estimator.cut(self._cut)
+        new = estimator.together(self._first, self._partitions)
+        return new + estimator.cut(self._cut)
 
 
 class Outlook:
@@ -99,7 +112,8 @@ class Outlook:
         """Without a connection there is no ledger yet: nothing is paid, nothing was learnt."""
         provider, limits = pipeline.provider, pipeline.dataset.limits
         known = learnt(connection, provider, pipeline.name) if connection is not None else None
-        self.estimator = Estimator(provider, known, reask=bool(pipeline.dataset.output.reask))
+        packed, reask = packed_requests(pipeline, known), bool(pipeline.dataset.output.reask)
+        self.estimator = Estimator(provider, known, packed, reask=reask)
         self.seen: set[bytes] = set()
         self._connection = connection
         self._ceiling = pipeline.highest_ceiling

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ondine_dagster.engine.rows import NOT_RAISED, Outcome, RowOutcome
+from ondine_dagster.engine.rows import NOT_RAISED, REPAIRED, Outcome, RowOutcome
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 
 RESPONSES, RESULTS, REJECTED = "responses", "results", "rejected_rows"
@@ -57,6 +57,9 @@ class PartitionCounts:
     reused: int = 0
     asked: int = 0  # rows that requests were sent for
     requests: int = 0
+    retries: int = 0  # requests that repeated another one
+    carried: int = 0  # rows that the requests carried, each as often as it was asked
+    repaired: int = 0  # rows that were asked again because their part of an answer was damaged
     cost: int = 0
     unknown_cost: int = 0
     prompt_tokens: int = 0
@@ -85,7 +88,10 @@ class PartitionCounts:
             return
         self.cost += outcome.cost
         self.unknown_cost += outcome.unknown_cost
-        self.requests += outcome.attempts
+        self.requests += outcome.requests
+        self.retries += max(0, outcome.requests - 1)
+        self.carried += outcome.attempts
+        self.repaired += REPAIRED in outcome.flags and outcome.attempts > 0
         self.not_raised |= NOT_RAISED in outcome.flags
         self.asked += outcome.attempts > 0
         if outcome.cost_source == "reused":
@@ -94,11 +100,6 @@ class PartitionCounts:
             self.prompt_tokens += outcome.usage.prompt_tokens or 0
             self.completion_tokens += outcome.usage.completion_tokens or 0
             self.cached_tokens += outcome.usage.cached_tokens or 0
-
-    @property
-    def retries(self) -> int:
-        """Return how many requests repeated another one for the same row."""
-        return self.requests - self.asked
 
     @property
     def rejected(self) -> int:

@@ -197,9 +197,13 @@ class PartitionFiles:
         if RESPONSES not in self._writers:
             return {name: self._notes[name] for name in COSTS if name in self._notes}
         estimate = Estimate(**json.loads(self._notes.get(ESTIMATE_NOTE, "{}")))
-        each = estimate.expected / estimate.requests if estimate.requests else 0
         counts = self.counts
-        values = (counts.cost, counts.asked, round(each * counts.asked), counts.why_waiting)
+        values = (
+            counts.cost,
+            counts.asked,
+            round(estimate.each * counts.asked),
+            counts.why_waiting,
+        )
         return dict(zip(COSTS, map(str, values), strict=True))
 
     def _asked_up_to(self) -> int:

@@ -20,6 +20,10 @@ def partition_metadata(pipeline: Pipeline, asset: str, counts: PartitionCounts) 
     }
     if asset == RESPONSES:
         metadata |= _numbers(counts)
+        if pipeline.packing is not None:
+            metadata["rows_repaired"] = counts.repaired
+            if counts.requests:
+                metadata["rows_per_request"] = round(counts.carried / counts.requests, 2)
         if pipeline.dataset.output.fields:
             metadata["structured_output"] = capabilities_of(pipeline.dataset.llm).structured
     elif asset == RESULTS:

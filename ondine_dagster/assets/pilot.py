@@ -22,7 +22,7 @@ _WORTH_IT = 2
 def pilot_plan(pipeline: Pipeline, estimate: Estimate) -> PilotPlan | None:
     """Return what is judged first, None where so few rows are to be asked that it saves nothing."""
     rows, checks = pipeline.dataset.limits.pilot_rows, pipeline.dataset.checks.pilot
-    if not rows or estimate.requests < _WORTH_IT * rows:
+    if not rows or (estimate.rows or estimate.requests) < _WORTH_IT * rows:
         return None
 
     def rejection(outcome: RowOutcome) -> str | None:
@@ -36,7 +36,7 @@ def pilot_plan(pipeline: Pipeline, estimate: Estimate) -> PilotPlan | None:
         rejection,
         max_rejected=checks.max_rejected,
         max_cost_ratio=checks.max_cost_ratio,
-        expected_cost=estimate.expected / estimate.requests,
+        expected_cost=estimate.each,
     )
 
 

@@ -77,6 +77,8 @@ def plan_rows(
     run, everything = Questions(), Questions()
     cleaner = Cleaner(pipeline.dataset.prompt.clean)
     for partition, found in _partitions(pipeline, lake, source, looked_at, outlook, cleaner):
+        for questions in (run, everything, *stale.values()):
+            questions.next_partition()
         for row in found:
             rows[row.need] += 1
             everything.add(row)

@@ -25,10 +25,10 @@ from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
     from ondine_dagster.engine.engine import Engine
-    from ondine_dagster.engine.pack_sizes import PackPlan
     from ondine_dagster.engine.pilot import PilotPlan
     from ondine_dagster.engine.preflight import Preflight
     from ondine_dagster.ledger.ledger import Ledger
+    from ondine_dagster.llm.pack_size import PackPlan
     from ondine_dagster.observe.destination import Destination
 
 LAKE, LLM, IO_MANAGER = "ondine_lake", "ondine_llm", "ondine_io_manager"

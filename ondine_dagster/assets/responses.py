@@ -31,6 +31,7 @@ from ondine_dagster.assets.outcomes import (
     stored_outcomes,
 )
 from ondine_dagster.assets.outlook import estimate_step
+from ondine_dagster.assets.packs import pack_plan
 from ondine_dagster.assets.partition_counts import (
     REJECTED,
     RESPONSES,
@@ -50,12 +51,12 @@ from ondine_dagster.assets.resources import (
 )
 from ondine_dagster.assets.retry import retry_of
 from ondine_dagster.engine.rows import Chunk
-from ondine_dagster.ledger.estimates import Estimate, record
+from ondine_dagster.ledger.estimates import Estimate, learnt, record
 from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
-    from ondine_dagster.engine.pack_sizes import PackPlan
     from ondine_dagster.ledger.ledger import Ledger
+    from ondine_dagster.llm.pack_size import PackPlan
 
 _DESCRIPTIONS = {
     RESPONSES: "The answer or the typed failure of every row: text, tokens, cost, attempts. The "
@@ -189,10 +190,10 @@ def _estimate(
 
 
 def _packs(pipeline: Pipeline, ledger: "Ledger") -> "PackPlan | None":
-    from ondine_dagster.assets.packs import pack_plan
-
+    if pipeline.packing is None:
+        return None
     with ledger.database.read() as connection:
-        return pack_plan(pipeline, connection)
+        return pack_plan(pipeline, learnt(connection, pipeline.provider, pipeline.name))
 
 
 def _record(

@@ -26,8 +26,9 @@ from ondine_dagster.engine.rows import (
     RowOutcome,
 )
 from ondine_dagster.errors import OndineError
-from ondine_dagster.ledger.estimates import Estimate, Estimator, Size, learnt
+from ondine_dagster.ledger.estimates import Estimate, Estimator, learnt
 from ondine_dagster.ledger.lookup import look_up, paid_in, usable
+from ondine_dagster.ledger.pack_estimates import Size
 from ondine_dagster.llm.asking_again import Chance, Selection, chance, selection
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.llm.rejection import Rejection
@@ -195,6 +196,7 @@ class Retry:
             unknown_cost=now.unknown_cost,
             cost_source="reused" if before.cost_source else None,
             attempts=now.attempts,
+            requests=now.requests,
             latency_ms=now.latency_ms,
         )
         return costs, key

@@ -26,7 +26,6 @@ from ondine_dagster.engine.in_process import InProcessTransport
 from ondine_dagster.engine.keys import KeyRing
 from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.pacing import Pacer
-from ondine_dagster.engine.pack_sizes import PackPlan
 from ondine_dagster.engine.pilot import PilotPlan, PilotVerdict
 from ondine_dagster.engine.preflight import Checked, Preflight
 from ondine_dagster.engine.progress import Progress
@@ -43,6 +42,7 @@ from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.rates import UNLIMITED, Rates
 from ondine_dagster.ledger.records import RequestContext
 from ondine_dagster.llm.errors import Failure
+from ondine_dagster.llm.pack_size import PackPlan
 from ondine_dagster.llm.provider import InProcess, Provider
 
 WINDOW_ROWS = 10_000

@@ -7,44 +7,15 @@ whose rows too many are lost shrink. What no budget has room for shrinks too, wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 
 from ondine_dagster.engine.job import Job
-from ondine_dagster.llm.pack_size import fit_together, worth_together
-from ondine_dagster.llm.packing import Packing
-from ondine_dagster.llm.provider import Provider
+from ondine_dagster.llm.pack_size import PackPlan, fit_together
 
 _FIRST_AUTO = 10
 _LOST_TOO_MANY, _LOST_FEW = 0.05, 0.01
 _PACKS_TO_GROW = 4
 _SAMPLE = 50
-
-
-@dataclass(frozen=True, slots=True)
-class PackPlan:
-    """How several questions go together: `packing`, and `provider`, the model with its schema.
-
-    `rows` is how many at most, None: found out. `most_completion_tokens` is what the model can put
-    out at most, None where nobody knows. `completion_tokens` is what an answer to one question
-    probably has.
-    """
-
-    packing: Packing
-    provider: Provider
-    rows: int | None
-    completion_tokens: float
-    most_completion_tokens: int | None = None
-
-    def ceiling(self, rows: int, each: int) -> int:
-        """Return the most completion tokens of a request for `rows` questions."""
-        most = self.most_completion_tokens
-        return rows * each if most is None else max(each, min(rows * each, most))
-
-    def shared_bytes(self, prefix: str) -> int:
-        """Return what a request has but once, whatever the number of its rows."""
-        messages = self.packing.compose(prefix, [])
-        return len(self.provider.body(messages, self.provider.ceiling))
 
 
 class PackSizes:
@@ -65,7 +36,7 @@ class PackSizes:
         """Return how many of these questions, which have the same prefix, go next."""
         most = self._most
         if self._plan.rows is None:
-            most = min(most, self._worth(jobs), self._answerable())
+            most = min(most, self._worth(jobs))
         if self._affordable is not None:
             most = min(most, self._affordable)
         if self.window is not None and most > 1:
@@ -94,16 +65,10 @@ class PackSizes:
         self._most = max(1, most)
         self._asked = self._lost = 0
 
-    def _answerable(self) -> int:
-        """Return for how many answers at their full length the model has room."""
-        most = self._plan.most_completion_tokens
-        return self._most if most is None else max(1, most // self._plan.provider.ceiling)
-
     def _worth(self, jobs: Sequence[Job]) -> int:
-        plan, sample = self._plan, [len(job.text.encode()) for job in islice(jobs, _SAMPLE)]
-        answer = self._answer_tokens() or plan.completion_tokens
+        sample = [len(job.text.encode()) for job in islice(jobs, _SAMPLE)]
         row = sum(sample) / len(sample)
-        return worth_together(plan.provider, self._shared_bytes(jobs[0]), row, answer)
+        return self._plan.worth(self._shared_bytes(jobs[0]), row, self._answer_tokens())
 
     def _shared_bytes(self, job: Job) -> int:
         found = self._shared.get(job.prefix)

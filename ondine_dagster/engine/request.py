@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from ondine_dagster.engine.contents import Body, Contents
 from ondine_dagster.engine.job import Job
-from ondine_dagster.engine.pack_sizes import PackPlan
 from ondine_dagster.engine.shares import usage_shares
 from ondine_dagster.llm.errors import Failure
+from ondine_dagster.llm.pack_size import PackPlan
 from ondine_dagster.llm.packing import Packing, new_codes
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 

@@ -12,7 +12,7 @@ from ondine_dagster.engine.in_process import InProcessTransport
 from ondine_dagster.engine.job import Pack
 from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.pacing import Pacer
-from ondine_dagster.engine.pack_sizes import PackPlan, PackSizes
+from ondine_dagster.engine.pack_sizes import PackSizes
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.request import Request
 from ondine_dagster.engine.retry import LONGEST_RETRY_AFTER_SECONDS, renews_later
@@ -28,6 +28,7 @@ from ondine_dagster.engine.traffic import Traffic
 from ondine_dagster.engine.transport import Reply, Transport
 from ondine_dagster.ledger.records import RequestContext, Reservation, Settlement
 from ondine_dagster.llm.errors import ErrorCode, Failure
+from ondine_dagster.llm.pack_size import PackPlan
 from ondine_dagster.llm.provider import Completion, Provider
 from ondine_dagster.llm.rate_headers import used_up_for
 

@@ -6,8 +6,8 @@ bound, one token per byte, which is several times as much.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.budgets import amount_of
 from ondine_dagster.ledger.clock import now_ms
+from ondine_dagster.ledger.pack_estimates import PackedRequests, Size
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 
 # The last answers tell most about the next ones. The search for them ends after this many requests,
@@ -25,11 +26,9 @@ ASSUMED_BYTES_PER_TOKEN = 4
 ASSUMED_PART_OF_CEILING = 4
 # at most, of what is said with an answer that is asked for once more
 _REASON_TOKENS = 1000
-_t, _e = schema.attempts.c, schema.estimates.c
+_t, _e, _s = schema.attempts.c, schema.estimates.c, schema.asks.c
 # what many dear requests can cost at most passes what a column holds; it is for people to look at
 _LARGEST = 2**63 - 1
-
-Size = tuple[int, int]  # bytes of a request, and the bound of its prompt tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt |
             sa.func.coalesce(r.cached_tokens, 0),
             sa.func.coalesce(r.cache_write_tokens, 0),
             r.t_end - r.t_open,
+            sa.select(sa.func.count()).where(_s.attempt == r.id).scalar_subquery(),
         )
         .where(
             r.state == "settled",
@@ -76,8 +76,9 @@ def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt |
     ).all()
     if not rows:
         return None
-    own, here, sizes, prompts, completions, cached, written, times = zip(*rows, strict=True)
-    of_dataset = [tokens for tokens, is_own in zip(completions, own, strict=True) if is_own]
+    own, here, sizes, prompts, completions, cached, written, times, asked = zip(*rows, strict=True)
+    answers = list(zip(completions, asked, own, strict=True))
+    of_dataset = [one for one in answers if one[2]] or answers
     # text and images have little in common: where the dataset has answers, they alone count
     counted = list(zip(prompts, sizes, own, strict=True))
     alike = [one for one in counted if one[2]] or counted
@@ -86,7 +87,7 @@ def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt |
     return Learnt(
         answers=len(rows),
         tokens_per_byte=sum(one[0] for one in alike) / sum(one[1] for one in alike),
-        completion_tokens=_mean(of_dataset or completions),
+        completion_tokens=sum(one[0] for one in of_dataset) / sum(one[1] for one in of_dataset),
         cached_share=sum(cached) / prompt,
         cache_write_share=sum(written) / prompt,
         latency_seconds=_mean(of_server) / 1000 if of_server else None,
@@ -99,7 +100,10 @@ def _mean(values: list[int] | tuple[int, ...]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What some requests are expected to use, and what they can at most (money in picodollars)."""
+    """What some requests are expected to use, and what they can at most (money in picodollars).
+
+    `rows` are the questions that they carry, 0 where nobody noted it: one for each.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -107,19 +111,41 @@ class Estimate:
     expected: int = 0
     most: int = 0
     most_tokens: int = 0
+    rows: int = 0
+
+    @property
+    def each(self) -> float:
+        """Return what a question is expected to cost; 0 where there is none."""
+        questions = self.rows or self.requests
+        return self.expected / questions if questions else 0
 
     def __add__(self, other: Estimate) -> Estimate:
         names = [field.name for field in fields(self)]
         return Estimate(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
+# those that the table has
+_KEPT = [field.name for field in fields(Estimate) if field.name != "rows"]
+
+
 class Estimator:
     """Says what requests to one model will probably use."""
 
-    def __init__(self, provider: Provider, learnt: Learnt | None, *, reask: bool = False) -> None:
-        """`reask`: an answer that is rejected is asked for once more, with the answer."""
+    def __init__(
+        self,
+        provider: Provider,
+        learnt: Learnt | None,
+        packed: PackedRequests | None = None,
+        *,
+        reask: bool = False,
+    ) -> None:
+        """`packed`: how rows are asked together; None: each alone.
+
+        `reask`: an answer that is rejected is asked for once more, with the answer.
+        """
         self._reask = reask
         self.learnt = learnt
+        self._packed = packed
         self._provider = provider
         # what every request has, apart from its messages
         self._around = len(provider.body("[]", provider.ceiling)) - len("[]")
@@ -161,6 +187,40 @@ class Estimator:
         ceilings = (self._provider.ceiling, *([raised] if raised else []))
         return self._estimate(sizes, self._completion, ceilings)
 
+    def together(self, sizes: Mapping[Size, int], groups: Sequence[int]) -> Estimate:
+        """Return the estimate for such questions that may go together, so many in each group.
+
+        At most each is asked three times: in a pack, in one of half the size, and alone.
+        """
+        alone = self.first(sizes)
+        if self._packed is None or alone.requests < 2:
+            return alone
+        count = alone.requests
+        size = tuple(sum(one[i] * many for one, many in sizes.items()) for i in (0, 1))
+        total = size[0], size[1]
+        rows = self._packed.rows(count, total, self._completion)
+        if rows == 1:
+            return alone
+        most, most_tokens = alone.most, alone.most_tokens
+        for at_once in {rows, max(1, rows // 2)} - {1}:
+            packs = self._packed.packs(groups, total, at_once)
+            bound = -(-packs.size[1] // packs.requests)
+            worst = self._packed.plan.provider.worst_case(bound, packs.ceiling)
+            most += packs.requests * worst
+            most_tokens += packs.requests * (bound + packs.ceiling)
+        packs = self._packed.packs(groups, total, rows)
+        requests, completion = packs.requests, self._completion * count
+        each = self._expected_cost(round(packs.size[0] / requests), completion / requests)
+        return Estimate(
+            requests,
+            self._prompt_tokens(packs.size[0]),
+            round(completion),
+            requests * each,
+            most,
+            most_tokens,
+            count,
+        )
+
     def cut(self, sizes: Mapping[Size, int]) -> Estimate:
         """Return the estimate for questions whose answers were cut off under a lower ceiling.
 
@@ -183,7 +243,8 @@ class Estimator:
                 asked.append((bound + longest + _REASON_TOKENS, longest))
             most += count * sum(self._provider.worst_case(*one) for one in asked)
             most_tokens += count * sum(map(sum, asked))
-        return Estimate(requests, prompt, round(completion * requests), expected, most, most_tokens)
+        answers = round(completion * requests)
+        return Estimate(requests, prompt, answers, expected, most, most_tokens, requests)
 
     def _expected_cost(self, request_bytes: int, completion: float) -> int:
         """Return what a request costs; its tokens are whole, so a mean lies between two of them."""
@@ -225,12 +286,12 @@ def record(connection: Connection, dataset: str, run_scope: str, estimate: Estim
 
 
 def _amounts(estimate: Estimate) -> dict[str, int]:
-    return {name: min(amount, _LARGEST) for name, amount in asdict(estimate).items()}
+    return {name: min(getattr(estimate, name), _LARGEST) for name in _KEPT}
 
 
 def find(connection: Connection, dataset: str, run_scope: str | None = None) -> Recorded | None:
     """Return what was expected of a run, without `run_scope` of the last one."""
-    columns = [_e[field.name] for field in fields(Estimate)]
+    columns = [_e[name] for name in _KEPT]
     statement = sa.select(_e.run_scope, *columns).where(_e.dataset == dataset)
     if run_scope is not None:
         statement = statement.where(_e.run_scope == run_scope)

@@ -7,7 +7,9 @@ at which the shared part is a twentieth of what a row costs anyhow, a pack only 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from ondine_dagster.llm.packing import Packing
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 
 MOST_AUTO = 50
@@ -15,6 +17,44 @@ _SHARED = 20  # the shared part may be this part of a row's own cost
 _BYTES_PER_TOKEN = 4
 # so that what is counted to fit does fit: text in other scripts has more tokens
 _CAREFUL_BYTES_PER_TOKEN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PackPlan:
+    """How several questions go together: `packing`, and `provider`, the model with its schema.
+
+    `rows` is how many at most, None: found out. `most_completion_tokens` is what the model can put
+    out at most, None where nobody knows. `completion_tokens` is what an answer to one question
+    probably has.
+    """
+
+    packing: Packing
+    provider: Provider
+    rows: int | None
+    completion_tokens: float
+    most_completion_tokens: int | None = None
+
+    def ceiling(self, rows: int, each: int) -> int:
+        """Return the most completion tokens of a request for `rows` questions."""
+        most = self.most_completion_tokens
+        return rows * each if most is None else max(each, min(rows * each, most))
+
+    def worth(
+        self, shared_bytes: float, row_bytes: float, answer_tokens: float | None = None
+    ) -> int:
+        """Return how many rows of `row_bytes` are worth to be asked together where none is said.
+
+        `answer_tokens` is what an answer has, where that is known better.
+        """
+        answer = answer_tokens or self.completion_tokens
+        worth = worth_together(self.provider, shared_bytes, row_bytes, answer)
+        most = self.most_completion_tokens
+        return worth if most is None else max(1, min(worth, most // self.provider.ceiling))
+
+    def shared_bytes(self, prefix: str) -> int:
+        """Return what a request has but once, whatever the number of its rows."""
+        messages = self.packing.compose(prefix, [])
+        return len(self.provider.body(messages, self.provider.ceiling))
 
 
 def worth_together(

@@ -12,7 +12,6 @@ from pydantic import SecretStr
 
 from ondine_dagster.engine.credentials import FetchToken
 from ondine_dagster.engine.engine import Engine, EngineLimits
-from ondine_dagster.engine.pack_sizes import PackPlan
 from ondine_dagster.engine.pilot import PilotPlan
 from ondine_dagster.engine.preflight import Preflight
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome
@@ -24,6 +23,7 @@ from ondine_dagster.ledger.limits import Limit, scope_of
 from ondine_dagster.ledger.provider_state import ProviderState
 from ondine_dagster.ledger.records import ProviderKey, RequestContext
 from ondine_dagster.llm.openai_compatible import OpenAICompatible
+from ondine_dagster.llm.pack_size import PackPlan
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Provider
 from ondine_dagster.llm.registry import PackKind, build_packing

@@ -13,14 +13,17 @@ import sqlalchemy as sa
 
 from ondine_dagster.engine.job import Job
 from ondine_dagster.engine.pack_sizes import PackSizes
-from ondine_dagster.engine.rows import REPAIRED, Outcome
+from ondine_dagster.engine.rows import REPAIRED, Outcome, Question
 from ondine_dagster.ledger import schema
+from ondine_dagster.ledger.estimates import Estimator, learnt
 from ondine_dagster.ledger.limits import Limit
+from ondine_dagster.ledger.pack_estimates import PackedRequests
 from ondine_dagster.llm.errors import ErrorCode
+from ondine_dagster.llm.packing import packable
 from ondine_dagster.simulator import FaultPlan, Simulator
 from ondine_dagster.simulator.packs import PACK_CONTENTS
 from ondine_dagster_tests.engine.conftest import MakeHarness
-from ondine_dagster_tests.engine.harness import SCOPE, Harness, question, questions
+from ondine_dagster_tests.engine.harness import DATASET, SCOPE, Harness, question, questions
 from ondine_dagster_tests.engine.test_processes import COUNT, begin, process, wait_until_ready
 
 ROWS = 60
@@ -224,6 +227,43 @@ def test_a_pack_asks_for_no_more_than_the_model_can_put_out(
     sent = sorted(one.reserved_tokens for one in harness.attempts())
     assert sent[0] > 4000 and sent[-1] < 10 * each
     assert simulator.bill.totals.requests == 2
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+@pytest.mark.parametrize("rows", [20, None])
+def test_an_estimate_comes_near_to_what_packs_use(
+    harness: Harness, simulator: Simulator, rows: int | None, kind: Any
+) -> None:
+    harness.pack(rows, kind)
+    system = "Say what it is about, in one word. " * 20
+
+    def asked(name: str) -> list[Question]:
+        return [question(f"[[token={name}{n}]] row {n}", system=system) for n in range(200)]
+
+    harness.run(asked("first"), concurrency=1)
+    before = simulator.bill.totals
+    assert harness.packs is not None
+    prefix = packable(asked("x")[0].messages)
+    assert prefix is not None
+    with harness.ledger.database.read() as connection:
+        known = learnt(connection, harness.provider, DATASET)
+    assert known is not None and known.completion_tokens < 30  # of one answer, not of a pack
+    packed = PackedRequests(harness.provider, harness.packs, prefix.prefix, ("", ""))
+    estimator = Estimator(harness.provider, known, packed)
+    found = estimator.together(Counter(estimator.size(one.messages) for one in asked("new")), [200])
+    alone = estimator.first(Counter(estimator.size(one.messages) for one in asked("new")))
+    harness.run(asked("new"), concurrency=1)
+    now = simulator.bill.totals
+    paid, tokens = now.picodollars - before.picodollars, now.prompt_tokens - before.prompt_tokens
+    assert found.rows == 200
+    if rows:
+        assert found.requests == 10 == now.requests - before.requests
+        assert found.prompt_tokens == pytest.approx(tokens, rel=0.1)
+        assert found.expected == pytest.approx(paid, rel=0.1)
+    assert found.expected < 1.1 * paid < 2.2 * found.expected  # auto begins small
+    assert found.expected < alone.expected / 3
+    assert found.most > alone.most > paid
+    assert found.each == pytest.approx(found.expected / 200)
 
 
 # auto
