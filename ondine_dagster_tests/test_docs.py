@@ -17,6 +17,7 @@ SLOW = {
     for name in (
         "answers",
         "backfills",
+        "batching",
         "budgets",
         "chains",
         "checks",
