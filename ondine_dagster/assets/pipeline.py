@@ -149,9 +149,14 @@ class Pipeline:
             if unknown := sorted(names - set(columns)):
                 raise OndineError(
                     f"Dataset {self.name}: {what} names {', '.join(unknown)}, which the source "
-                    f"does not have. Its columns: {', '.join(columns)}."
+                    f"does not have. Its columns: {', '.join(columns)}.{self._braces()}"
                 )
         self._check_cleaned(columns)
+
+    def _braces(self) -> str:
+        if self.prompt_texts.style == "jinja":
+            return ""
+        return " In plain text {name} is a column; braces that are text are doubled: {{ and }}."
 
     def _check_cleaned(self, columns: Sequence[str]) -> None:
         named = columns if self.renderer.needs_whole_row else self.renderer.columns

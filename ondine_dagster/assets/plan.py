@@ -125,7 +125,9 @@ def _partitions(
         if partition in looked_at:
             earlier = Earlier(pipeline, lake, partition, content[partition])
             if partition in prompted and _rendered(pipeline, lake, partition, content[partition]):
-                cleaner.counts.update(from_note(lake.metadata(pipeline.name, "prompts", partition)))
+                if pipeline.dataset.prompt.clean:
+                    notes = lake.metadata(pipeline.name, "prompts", partition)
+                    cleaner.counts.update(from_note(notes))
                 yield partition, _stored(pipeline, lake, partition, outlook, earlier)
             else:
                 yield partition, _rendered_now(pipeline, slices, outlook, earlier, cleaner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.ledger.estimates import Estimator
 from ondine_dagster.llm.prompt_cache import CacheMinimum, cache_minimum
 
-_SHOWN_CHARACTERS = 2_000
+# of a message, and examples: what Dagster keeps of each partition has to stay small
+_SHOWN_CHARACTERS, _SHOWN_EXAMPLES = 2_000, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,28 @@ def parts_of(messages_json: str, estimator: Estimator) -> PromptParts:
 
 
 def shown(parts: PromptParts) -> str:
-    """Return a prompt as Markdown, its beginning where it is long."""
-    lines = [f"{name}: about {tokens:,} tokens" for name, tokens in parts.tokens.items() if tokens]
-    blocks = [f"{'; '.join(lines)}"]
-    for one in parts.messages:
-        text = one["content"]
-        cut = text[:_SHOWN_CHARACTERS] + ("…" if len(text) > _SHOWN_CHARACTERS else "")
-        quoted = "\n".join(f"> {line}" for line in cut.split("\n"))
-        blocks.append(f"**{one['role']}**\n\n{quoted}")
+    """Return a prompt as Markdown: the beginning of long messages, and of the examples the first.
+
+    A fence keeps a row's text from being read as Markdown.
+    """
+    counts = (f"{name}: about {tokens:,}" for name, tokens in parts.tokens.items() if tokens)
+    first = int(parts.messages[0]["role"] == "system")
+    last = len(parts.messages) - 1
+    blocks = [f"Tokens of {'; '.join(counts)}"]
+    for number, one in enumerate(parts.messages):
+        if first + 2 * _SHOWN_EXAMPLES <= number < last:
+            if number == first + 2 * _SHOWN_EXAMPLES:
+                blocks.append(f"and {(last - number) // 2} more examples")
+            continue
+        blocks.append(f"**{one['role']}**\n\n{_fenced(one['content'])}")
     return "\n\n".join(blocks)
+
+
+def _fenced(text: str) -> str:
+    cut = text[:_SHOWN_CHARACTERS] + ("…" if len(text) > _SHOWN_CHARACTERS else "")
+    longest = max(map(len, re.findall("`+", cut)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{cut}\n{fence}"
 
 
 def cache_remarks(pipeline: Pipeline, estimator: Estimator) -> Iterator[str]:

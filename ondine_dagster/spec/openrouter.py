@@ -196,9 +196,9 @@ class OpenRouterSettings(Part):
     )
     prompt_cache: Annotated[Literal["5m", "1h"] | None, REQUEST] = Field(
         default=None,
-        description="Lets Anthropic's and Alibaba's models keep the system message in their cache "
-        "for so long. Writing it costs 1.25 times (1h: twice) its price, reading a tenth. Others "
-        "cache by themselves.",
+        description="Lets Anthropic's and Alibaba's models keep what is the same for all rows, "
+        "system message and examples, in their cache for so long. Writing it costs 1.25 times (1h: "
+        "twice) its price, reading a tenth. Others cache by themselves.",
         examples=["5m"],
     )
     response_cache_seconds: Annotated[Whole | None, REQUEST] = Field(

@@ -80,8 +80,8 @@ def test_a_cleaned_prompt_is_counted_shown_and_paid_once(
     told = metadata(bench)
     assert told["rows_cleaned"] == "text: 1 truncate_tokens, 2 white_space"
     assert told["rows_not_rendered"] == 1
-    assert "**assistant**\n\n> fine" in told["first_prompt"]
-    assert "> T: [[token=a]] wide" in told["first_prompt"]
+    assert "**assistant**\n\n```text\nfine\n```" in told["first_prompt"]
+    assert "```text\nT: [[token=a]] wide\n```" in told["first_prompt"]
 
     # the same texts from files are the same questions
     folder = bench.folder
@@ -128,6 +128,7 @@ def test_a_partial_names_columns_too(pipeline: Callable[..., Pipeline], tmp_path
         ({"clean": {"id": {"unicode": "nfc"}}}, "prompt.clean has id, which is not in the prompt"),
         ({"examples": [{"input": {"txt": 1}, "output": "a"}]}, "number 1 cannot be rendered"),
         ({"system": "{{ 1 // 0 }}"}, "prompt.system cannot be rendered: "),
+        ({"template": "{text} {label}"}, "names label, .* In plain text {name} is a column"),
     ],
 )
 def test_what_does_nothing_or_cannot_be_rendered_is_refused(
@@ -208,4 +209,15 @@ def test_the_parts_of_a_prompt_add_up(pipeline: Callable[..., Pipeline]) -> None
     assert tokens["user"] == 2_250
     assert tokens["all"] == estimator.tokens_of(messages)
     assert sum(tokens.values()) == 2 * tokens["all"]
-    assert len(shown(parts_of(messages, estimator))) < 2_500
+
+
+def test_what_dagster_keeps_of_a_prompt_is_short_and_plain_text(
+    pipeline: Callable[..., Pipeline],
+) -> None:
+    made = pipeline(prompt={"system": "# S", "template": "{{ text }}", "examples": [EXAMPLE] * 9})
+    messages = str(made.renderer.render({"text": "````\n# no title" + "x" * 9_000}))
+    found = shown(parts_of(messages, Estimator(made.provider, None)))
+    assert "and 8 more examples" in found
+    assert found.count("so so") == 1
+    assert "`````text\n````\n# no title" in found
+    assert len(found) < 2_500

@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.answers import AnswerReader
@@ -181,6 +183,45 @@ def test_plain_text_names_columns_in_single_braces(template: str, text: str | No
     assert isinstance(found, str)
     wanted = text if text is not None else template.format(**row)
     assert json.loads(found)[-1]["content"] == wanted
+
+
+# a template has line breaks of one kind: Jinja makes \n of the others
+@given(st.text(st.characters(exclude_characters="\r")), st.text())
+def test_any_text_can_be_written_in_the_plain_style(text: str, cell: str) -> None:
+    doubled = text.replace("{", "{{").replace("}", "}}")
+    prompt = Prompt(template=f"x{doubled}{{a}}{doubled}", style="plain")
+    found = PromptRenderer(prompt).render({"a": f"x{cell}"})
+    assert isinstance(found, str)
+    assert json.loads(found)[-1]["content"] == f"x{text}x{cell}{text}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ when.__class__.__init__.__globals__ }}",
+        "{{ when.tzinfo.__class__.__mro__ }}",
+        "{{ (when|json).__class__ }}",
+        "{{ ('[1]'|from_json).__class__.__base__.__subclasses__() }}",
+        "{{ ('{0.__class__}'|truncate_tokens(99)).format(when) }}",
+        "{{ when|date('%Y')|attr('__class__') }}",
+        "{{ row|map(attribute='__class__')|list }}",
+        "{{ [text]|map(attribute='__class__')|list }}",
+        "{{ [text]|groupby('__class__') }}",
+        "{{ [text]|selectattr('__class__')|map(attribute='__doc__')|list }}",
+        "{{ [text]|sort(attribute='__class__')|map('attr', '__class__')|list }}",
+        "{{ text|map('attr', '__class__')|list }}",
+        "{{ (price|json|from_json).__class__ }}",
+        "{% set x = price.__reduce__() %}{{ x }}",
+    ],
+)
+def test_no_filter_leads_out_of_the_sandbox(template: str) -> None:
+    when, price = datetime(2026, 3, 1, tzinfo=UTC), Decimal("1.5")
+    row = {"text": "cell", "when": when, "price": price}
+    found = render(template, row)
+    if found is not ErrorCode.RENDER_FAILED:
+        shown = json.dumps(found)
+        assert "class" not in shown
+        assert "built-in" not in shown
 
 
 def test_the_style_is_found_out() -> None:
