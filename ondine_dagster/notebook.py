@@ -96,7 +96,7 @@ def enrich(
         told = problems(target, summary, _ALL)
         raise OndineError("\n".join([f"{target.name}: no row was answered.", *told]))
     more = LINEAGE_COLUMNS if lineage else ()
-    columns = dict.fromkeys((*target.declared.dataset.output_columns(), *_REASONS, *more))
+    columns = dict.fromkeys((*target.pipeline.dataset.output_columns(), *_REASONS, *more))
     snapshot = target.pipeline.snapshot(target.lake)
     return _joined(data, table, outcomes(target.lake, snapshot, list(columns)))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ondine_dagster.engine.rows import NOT_RAISED, REPAIRED, Outcome, RowOutcome
+from ondine_dagster.engine.rows import NOT_RAISED, REASKED, REPAIRED, Outcome, RowOutcome
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 
 RESPONSES, RESULTS, REJECTED = "responses", "results", "rejected_rows"
@@ -55,6 +55,7 @@ class PartitionCounts:
     messages: dict[str, str] = field(default_factory=dict)  # the first message of each code
     repairs: Counter[str] = field(default_factory=Counter)  # flags of answers that had to be
     reused: int = 0
+    reasked: int = 0  # rows whose first answer was rejected and asked for once more
     asked: int = 0  # rows that requests were sent for
     requests: int = 0
     retries: int = 0  # requests that repeated another one
@@ -94,6 +95,7 @@ class PartitionCounts:
         self.repaired += REPAIRED in outcome.flags and outcome.attempts > 0
         self.not_raised |= NOT_RAISED in outcome.flags
         self.asked += outcome.attempts > 0
+        self.reasked += REASKED in outcome.flags
         if outcome.cost_source == "reused":
             self.reused += 1
         else:

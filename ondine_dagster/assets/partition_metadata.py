@@ -54,6 +54,8 @@ def _numbers(counts: PartitionCounts) -> Metadata:
         **{f"rows_{outcome}": counts.outcomes[outcome] for outcome in Outcome},
         **{f"rows_cost_{name}": rows for name, rows in sorted(counts.cost_sources.items())},
     }
+    if counts.reasked:
+        numbers["rows_reasked"] = counts.reasked
     if counts.asked:
         numbers["cost_per_row_usd"] = dollars(counts.cost) / counts.asked
     if counts.latency_p50 is not None and counts.latency_p95 is not None:

@@ -233,7 +233,7 @@ def _looked_up(target: Target, llm: Llm, provider: Provider) -> str:
         ledger_path=str(target.settings.ledger_path),
         project_root=str(target.declared.project_root),
     )
-    checked = resource.preflight(target.declared.dataset, llm, provider, always=True).look()
+    checked = resource.preflight(target.pipeline.dataset, llm, provider, always=True).look()
     if checked.failure is not None:
         raise OndineError(checked.failure.message)
     if checked.notes:

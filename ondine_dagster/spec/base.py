@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -144,6 +144,10 @@ class Part(BaseModel):
 
 
 def _all_settings() -> list[str]:
-    return [
-        dotted((*part.place, name)) for part in Part.__subclasses__() for name in part.model_fields
-    ]
+    return [dotted((*part.place, name)) for part in _parts_of(Part) for name in part.model_fields]
+
+
+def _parts_of(part: type[Part]) -> Iterator[type[Part]]:
+    for own in part.__subclasses__():
+        yield own
+        yield from _parts_of(own)

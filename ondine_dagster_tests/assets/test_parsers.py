@@ -103,6 +103,10 @@ def test_code_that_is_not_there_is_told_before_anything_runs(tmp_path: Path) -> 
             Pipeline(dataset, tmp_path / "defs.yaml", tmp_path)
         return str(caught.value)
 
+    (tmp_path / "own_answers_2.py").write_text("def f(text): return text")
+    (tmp_path / "json.py").write_text("def loads(text): return text")
+    assert f"another one, {tmp_path / 'json.py'}" in refused(function="json:loads")
+    assert "has no function g" in refused(function="own_answers_2:g")
     assert "there is no module nowhere_at_all" in refused(function="nowhere_at_all:f")
     assert "has no class Gone" in refused(model=f"{OWN}:Gone")
     assert "is no Pydantic model" in refused(model=f"{OWN}:first_word")
@@ -129,5 +133,7 @@ def test_a_rejected_answer_is_asked_for_again_in_the_run_that_paid_for_it(
     bench.run_missing()
     assert [row["response"] for row in bench.rows(RESULTS)] == ["good"] * 3
     assert {row["_flags"] for row in bench.rows(RESULTS)} == {"reasked"}
+    told = bench.events(RESPONSES)[-1].asset_materialization
+    assert told is not None and told.metadata["rows_reasked"].value == 3
     assert charged() == 6
     assert bench.contradictions() == []
