@@ -20,6 +20,7 @@ import yaml
 
 from ondine_dagster.cli.choice import Choice
 from ondine_dagster.cli.interrupts import Interrupts
+from ondine_dagster.cli.jupyter import NotebookDisplay, in_notebook
 from ondine_dagster.cli.progress import Display, display
 from ondine_dagster.cli.run import run_dataset
 from ondine_dagster.cli.summary import RunSummary, problems
@@ -153,7 +154,7 @@ def _run(target: Target) -> RunSummary:
 
     Raises what it raises, and KeyboardInterrupt after Ctrl-C, when requests in flight have ended.
     """
-    shown = display()
+    shown = NotebookDisplay() if in_notebook() else display()
     ended: Future[RunSummary] = Future()
     interrupts = Interrupts()
     arguments = (ended, target, shown, interrupts)
@@ -163,6 +164,7 @@ def _run(target: Target) -> RunSummary:
         try:
             while thread.is_alive():
                 thread.join(_WAIT_SECONDS)
+                shown.refresh()
         except KeyboardInterrupt:
             shown.interrupted(target.declared.dataset.limits.drain_seconds)
             interrupts.hear(signal.SIGINT)

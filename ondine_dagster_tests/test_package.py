@@ -28,8 +28,9 @@ HEAVY = {"aiohttp", "dagster_pandas", "duckdb", "matplotlib", "numpy", "pandas",
 PROGRAMS = {"dagster-webserver"}
 
 # Used where they are installed: uvloop comes with the webserver, except on Windows. pytest loads
-# the simulator's plugin, not the other way round. Who has a DataFrame of polars has polars.
-OPTIONAL = {"polars", "pytest", "uvloop"}
+# the simulator's plugin, not the other way round. Who has a DataFrame of polars has polars, and the
+# kernel of a notebook has IPython.
+OPTIONAL = {"IPython", "polars", "pytest", "uvloop"}
 
 # Parts of another one, which installs the version that fits.
 PARTS = {
@@ -142,8 +143,8 @@ def test_constraints_are_exact_versions_within_the_declared_bounds() -> None:
     pinned = {name_of(pin): pin.split("==")[1] for pin in pins}
     declared = project()
     for requirement in (*declared["dependencies"], *declared["optional-dependencies"]["dev"]):
-        name, bound = requirement.split(">=")
-        assert numbers(pinned[normalised(name)]) >= numbers(bound), requirement
+        bound = requirement.split(">=")[1]
+        assert numbers(pinned[name_of(requirement)]) >= numbers(bound), requirement
 
 
 def numbers(version: str) -> list[int]:

@@ -71,6 +71,9 @@ class Display:
     def abandon(self) -> None:
         """Leave the terminal usable when the process ends at once."""
 
+    def refresh(self) -> None:
+        """Show the numbers of the moment, where nothing else does so by itself."""
+
     def __enter__(self) -> Self:
         return self
 
