@@ -82,10 +82,14 @@ def costs(steps: Sequence[LiveStep]) -> list[str]:
     running = [step.progress for step in steps]
     reserved = sum(progress.reserved for progress in running)
     most = f" (at most {money(reserved)})" if reserved else ""
-    return [
+    shown = [
         f"{money(sum(progress.cost for progress in running))} paid",
         f"{sum(progress.in_flight for progress in running):,} requests in flight{most}",
     ]
+    requests = sum(progress.requests for progress in running)
+    if (asked := sum(progress.asked for progress in running)) > requests:
+        shown.append(f"{asked / requests:.1f} rows per request")
+    return shown
 
 
 def waits(steps: Sequence[LiveStep]) -> list[str]:

@@ -165,7 +165,7 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
             settings.keys_in(llm.key_source),
             catalogues_in(Path(self.ledger_path).parent / "catalogues"),
             asks=always or asks,
-            with_fields=bool(dataset.output.fields),
+            with_fields=bool(dataset.output.fields) or dataset.batching.asks_for_json,
             with_images=bool(dataset.prompt.images),
             secret_headers=settings.headers_in(llm.header_variables),
         )

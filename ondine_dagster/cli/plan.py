@@ -197,6 +197,12 @@ def _remarks(plan: _Plan) -> Iterator[str]:
             "of llm.max_tokens."
         )
     yield "At most: each request has its most tokens. Requests of unknown outcome come on top."
+    asked = found.run if found.run.requests else found.everything
+    if asked.rows > asked.requests:
+        yield (
+            f"Packs: about {asked.rows / asked.requests:.3g} rows per request. At most, each row "
+            "is asked three times: in a pack, in one of half the size, and alone."
+        )
     if plan.last is not None and plan.last[1].requests:
         recorded, paid = plan.last
         yield f"The last run: {compared(recorded.estimate, paid.requests, paid.settled)}."

@@ -191,6 +191,8 @@ class Asker:
         return result
 
     def _used_up(self, pack: Pack) -> bool:
+        if pack.too_slow:
+            return True
         return any(job.attempts - job.extras >= self._max_attempts for job in pack.jobs)
 
     def not_attempted(self) -> RowOutcome:
@@ -348,6 +350,9 @@ class Asker:
 
     def _give_up(self, pack: Pack, failure: Failure) -> None:
         """End rows whose last attempt failed; stop the run where all would."""
+        if pack.too_slow:
+            pack.ask_alone()
+            return
         if len(pack.jobs) > 1 and _may_be_one_of_them(failure):
             self._ask_apart(pack, failure)
             return

@@ -8,6 +8,9 @@ from ondine_dagster.engine.rows import NOT_RAISED, REPAIRED, Outcome, Question, 
 from ondine_dagster.ledger.records import AttemptKind
 from ondine_dagster.llm.packing import packable
 
+# so many requests for a pack may time out before its questions are asked alone
+_TIMEOUTS = 2
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -74,14 +77,24 @@ class Pack:
     `jobs` are those still to be asked. The others have `ended`, are `taken` (another process is
     asking them, or they had better wait), or go on in the smaller packs of `again`.
     `repair` counts how often their answers were damaged: half as many together, then each alone.
+    `timeouts` are requests whose answer did not come in time.
     """
 
     jobs: list[Job]
     kind: AttemptKind = "first"
     repair: int = 0
+    timeouts: int = 0
     ended: list[tuple[Job, RowOutcome]] = field(default_factory=list)
     taken: list[Job] = field(default_factory=list)
     again: list[Pack] = field(default_factory=list)
+
+    @property
+    def too_slow(self) -> bool:
+        """Return whether its questions are too many to be answered in time, as it seems.
+
+        Each such request may have been billed, so there is no time to find out by halves.
+        """
+        return self.timeouts >= _TIMEOUTS and len(self.jobs) > 1
 
     def end(self, job: Job, outcome: RowOutcome) -> None:
         """One question ends."""
@@ -107,6 +120,10 @@ class Pack:
         for job in self.jobs:
             job.repairs += 1
         self._go_on(asked // 2 if self.repair == 0 else 1, self.repair + 1)
+
+    def ask_alone(self) -> None:
+        """Ask each question that is left alone."""
+        self._go_on(1, self.repair)
 
     def halve(self) -> None:
         """Ask what is left in two requests: together it does not go, and that cost nothing."""

@@ -103,6 +103,8 @@ def _asks(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return joined.where(*where).distinct()
 
 
+# unknown where a person or a look-up settled a request
+_shared = sa.func.count(_s.cost_share) == sa.func.count()
 _open_asks = sa.select(_s.pos).where(_s.attempt == _t.id, _s.open == 1)
 _verdict = sa.func.coalesce(_s.verdict, "")
 # each would pay twice, block a question for ever, or lose an answer
@@ -123,6 +125,11 @@ _CONTRADICTIONS: dict[str, sa.Select[Any]] = {
     "answer {} belongs to a request that has not ended": sa.select(_a.id)
     .join_from(schema.answers, schema.attempts, _a.attempt == _t.id)
     .where(_t.state.in_(["open", "unknown"])),
+    "request {} has a cost to which the shares of its questions do not add up": sa.select(_t.id)
+    .join_from(schema.asks, schema.attempts, _s.attempt == _t.id)
+    .where(_t.state == "settled")
+    .group_by(_t.id, _t.cost)
+    .having(sa.and_(_shared, sa.func.sum(_s.cost_share) != _t.cost)),
     "answer {} has lost its text": sa.select(_a.id)
     .outerjoin_from(schema.answers, schema.payloads, schema.payloads.c.answer == _a.id)
     .where(_a.payload_state == "present", schema.payloads.c.answer.is_(None)),

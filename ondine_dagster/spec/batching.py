@@ -38,3 +38,8 @@ class Batching(Part):
         "which is shorter and only for fields of plain values.",
         examples=["csv"],
     )
+
+    @property
+    def asks_for_json(self) -> bool:
+        """Whether answers have a schema, also those to rows that are asked for plain text."""
+        return self.rows_per_request != 1 and self.format == "json"

@@ -158,6 +158,22 @@ def test_a_pack_that_is_refused_for_now_is_asked_again_as_it_is(
     assert_money_adds_up(harness, simulator)
 
 
+def test_a_pack_that_times_out_twice_is_asked_row_by_row(
+    make_harness: MakeHarness, simulator: Simulator, short_waits: None
+) -> None:
+    harness = make_harness(simulator.base_url)
+    rows = questions(9)
+    rows[4] = replace(question("[[token=4]] [[fault=stall times=2]]"), row_key="row-4")
+    harness.pack(9)
+    run = harness.run(rows, timeout_seconds=0.3, concurrency=1)
+    # alone it stalls twice more, and is then asked no more than max_unknown allows
+    assert run.texts[:4] + run.texts[5:] == [str(n) for n in range(9) if n != 4]
+    assert [len(one) for one in simulator.bill.snapshot().carried] == [9, 9, *[1] * 9]
+    assert run.outcomes[4] is Outcome.HELD
+    assert harness.states() == {"unknown": 3, "settled": 8}
+    assert_money_adds_up(harness, simulator)
+
+
 @pytest.mark.parametrize("fault", ["400", "content_policy", "context_length"])
 def test_a_row_that_is_refused_takes_no_other_with_it(
     harness: Harness, simulator: Simulator, fault: str

@@ -29,6 +29,7 @@ DAMAGE = {
     "DELETE FROM spend WHERE scope = 'dataset:reviews'": "dataset:reviews",
     "INSERT INTO spend VALUES ('all', 'run:ghost', 'usd', 5, 0, 0)": "run:ghost",
     "UPDATE attempts SET cost = cost + 1 WHERE state = 'settled'": "the requests add up to 17",
+    "UPDATE asks SET cost_share = cost_share + 1 WHERE verdict = 'ok'": "do not add up",
     "UPDATE attempts SET reserved = 0 WHERE state = 'unknown'": "add up to 14 and 1000",
     "UPDATE attempts SET day = '1999-01-01' WHERE state = 'settled'": "day:1999-01-01",
     "DELETE FROM attempts WHERE state = 'unknown'": "the requests add up to 14 and 1000",
