@@ -21,6 +21,7 @@ SLOW = {
         "budgets",
         "chains",
         "checks",
+        "databases",
         "exports",
         "images",
         "ondine-users",
