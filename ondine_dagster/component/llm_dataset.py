@@ -33,7 +33,8 @@ class DatasetAttributes(RootModel[dict[Any, Any]]):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return handler(Dataset.__pydantic_core_schema__)
+        # by reference, since fields may hold fields: editors look for `properties` at the top
+        return handler.resolve_ref_schema(handler(Dataset.__pydantic_core_schema__))
 
 
 @dg.scaffold_with(LLMDatasetScaffolder)
