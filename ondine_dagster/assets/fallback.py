@@ -38,7 +38,7 @@ def _answered(pipeline: Pipeline, ledger: Ledger, batch: Sequence[_Row]) -> Sequ
     fallback = pipeline.fallback
     assert fallback is not None
     keys = {
-        row.answer_key: pipeline.fallback_key(text_digest(row.messages))
+        row.answer_key: pipeline.fallback_key(text_digest(row.messages), row.sample)
         for row in batch
         if isinstance(row, Question)
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -15,6 +15,8 @@ from ondine_dagster.storage.parquet_files import LakeFile
 
 # how a row ended, and the key of its question
 Ended = tuple[RowOutcome, bytes | None]
+# a row that was asked again, and which of its samples
+Asked = tuple[str, tuple[int, ...]]
 
 
 class Merge:
@@ -24,8 +26,8 @@ class Merge:
         self,
         file: LakeFile,
         partition: str,
-        asked: deque[str],
-        judged: Callable[[Ended, Ended], Ended],
+        asked: deque[Asked],
+        judged: Callable[[Ended, Ended, Sequence[int]], Ended],
     ) -> None:
         self._judged = judged
         self._file = file
@@ -48,11 +50,11 @@ class Merge:
 
     def _pairs(self, chunk: Chunk) -> Iterator[Ended]:
         for new in zip(chunk.outcomes, chunk.keys, strict=True):
-            wanted = self._asked.popleft()
+            wanted, numbers = self._asked.popleft()
             for row in self._rows:
-                old = replace(stored_outcome(row), kept=True), row["answer_key"]
+                old = _kept(row)
                 if row["_row_key"] == wanted:
-                    yield self._judged(old, new)
+                    yield self._judged(old, new, numbers)
                     break
                 yield old
             else:
@@ -62,7 +64,14 @@ class Merge:
                 )
         if chunk.last:
             for row in self._rows:
-                yield replace(stored_outcome(row), kept=True), row["answer_key"]
+                yield _kept(row)
+
+
+def _kept(row: Mapping[str, Any]) -> Ended:
+    """Return how a row ended before: its samples, too, were paid by an earlier run."""
+    ended = stored_outcome(row)
+    samples = tuple(replace(one, kept=True) for one in ended.samples)
+    return replace(ended, kept=True, samples=samples), row["answer_key"]
 
 
 def rows_of(file: LakeFile, names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from ondine_dagster.assets.pipeline import Pipeline
@@ -115,4 +116,8 @@ def stored_outcome(row: Mapping[str, Any]) -> RowOutcome:
         flags=tuple(row["flags"].split(",")) if row["flags"] else (),
         attempt=row.get("attempt_id"),  # files of an older version do not have it
         model_requested=row["model_requested"],
+        samples=tuple(
+            replace(stored_outcome(one), answer_key=one["answer_key"])
+            for one in row.get("samples") or ()
+        ),
     )

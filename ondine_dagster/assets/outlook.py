@@ -16,6 +16,7 @@ from ondine_dagster.assets.packs import packed_requests
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.ledger.coverage import Cover, Covered, covered, reading
 from ondine_dagster.ledger.estimates import Estimate, Estimator, learnt
+from ondine_dagster.ledger.identity import text_digest
 from ondine_dagster.ledger.pack_estimates import Size
 from ondine_dagster.storage.lake import Lake
 
@@ -56,7 +57,8 @@ _TO_ASK = frozenset({Need.NEW, Need.STALE, Need.CUT})
 class RowNeed(NamedTuple):
     """A row's need; `reason` says why it is stale, `base_url` who answered it.
 
-    `key` and `size` are those of its question, where it has to be asked.
+    `key` and `size` are those of its question, where it has to be asked. `more` are the other
+    questions of a row that has to be asked several.
     """
 
     need: Need
@@ -64,6 +66,7 @@ class RowNeed(NamedTuple):
     size: Size = (0, 0)
     reason: str | None = None
     base_url: str | None = None
+    more: tuple[RowNeed, ...] = ()
 
 
 class Questions:
@@ -83,16 +86,16 @@ class Questions:
         if row.need not in _TO_ASK:
             return
         self.rows += 1
-        if row.key in self._seen:
-            self.repeated += 1
-            return
-        if len(self._seen) < _MOST_REMEMBERED:
-            self._seen.add(row.key)
-        if row.need is Need.CUT:
-            self._cut[row.size] += 1
-        else:
-            self._first[row.size] += 1
-            self._partitions[-1] += 1
+        to_ask = [one for one in (row, *row.more) if one.key not in self._seen]
+        self.repeated += not to_ask
+        for one in to_ask:
+            if len(self._seen) < _MOST_REMEMBERED:
+                self._seen.add(one.key)
+            if one.need is Need.CUT:
+                self._cut[one.size] += 1
+            else:
+                self._first[one.size] += 1
+                self._partitions[-1] += 1
 
     def next_partition(self) -> None:
         """The rows that are added from now on are of another partition."""
@@ -115,6 +118,7 @@ class Outlook:
         packed, reask = packed_requests(pipeline, known), bool(pipeline.dataset.output.reask)
         self.estimator = Estimator(provider, known, packed, reask=reask)
         self.seen: set[bytes] = set()
+        self._pipeline = pipeline
         self._connection = connection
         self._ceiling = pipeline.highest_ceiling
         self._max_unknown = 0 if limits.on_unknown == "hold" else limits.max_unknown
@@ -131,17 +135,30 @@ class Outlook:
         `codes` are those of rows that could not be rendered; `reasons` say which rows were asked
         something else.
         """
+        samples = [self._samples(*one) for one in zip(keys, messages, strict=True)]
         found = covered(
             self._connection,
-            {key for key in keys if key is not None},
+            {key for row in samples for key in row},
             ceiling=self._ceiling,
             max_unknown=self._max_unknown,
         )
-        for key, text, code, reason in zip(keys, messages, codes, reasons, strict=True):
-            if key is None or text is None:
+        for own, text, code, reason in zip(samples, messages, codes, reasons, strict=True):
+            if text is None:
                 yield RowNeed(Need.NOT_RENDERED if code else Need.SKIPPED)
             else:
-                yield self._row(key, text, reason, found.get(key))
+                needs = [self._row(key, text, reason, found.get(key)) for key in own]
+                first, *more = sorted(needs, key=lambda one: one.need not in _TO_ASK)
+                yield first._replace(more=tuple(one for one in more if one.need in _TO_ASK))
+
+    def _samples(self, key: bytes | None, text: str | None) -> tuple[bytes, ...]:
+        """Return the keys of all questions of a row; `key` is that of the first."""
+        if key is None or text is None:
+            return ()
+        count = self._pipeline.dataset.samples
+        if count == 1:
+            return (key,)
+        digest = text_digest(text)
+        return (key, *(self._pipeline.sample_key(digest, one) for one in range(1, count)))
 
     def _row(self, key: bytes, text: str, reason: str | None, found: Covered | None) -> RowNeed:
         if found is None:

@@ -57,6 +57,7 @@ class PartitionCounts:
     reused: int = 0
     reasked: int = 0  # rows whose first answer was rejected and asked for once more
     asked: int = 0  # rows that requests were sent for
+    questions: int = 0  # the same, each sample by itself
     requests: int = 0
     retries: int = 0  # requests that repeated another one
     carried: int = 0  # rows that the requests carried, each as often as it was asked
@@ -82,9 +83,15 @@ class PartitionCounts:
 
     def add_costs(self, outcome: RowOutcome) -> None:
         """Count what a row cost in the run that asked it."""
-        self.answers += outcome.text is not None
+        answered = outcome.text is not None
+        self.answers += answered
+        self.reused += answered if outcome.kept else outcome.cost_source == "reused"
+        self.asked += outcome.attempts > 0 and not outcome.kept
+        for one in outcome.samples or (outcome,):
+            self._add_question(one)
+
+    def _add_question(self, outcome: RowOutcome) -> None:
         if outcome.kept:
-            self.reused += outcome.text is not None
             self.kept_cut |= outcome.code is ErrorCode.TRUNCATED
             return
         self.cost += outcome.cost
@@ -94,11 +101,9 @@ class PartitionCounts:
         self.carried += outcome.attempts
         self.repaired += REPAIRED in outcome.flags and outcome.attempts > 0
         self.not_raised |= NOT_RAISED in outcome.flags
-        self.asked += outcome.attempts > 0
+        self.questions += outcome.attempts > 0
         self.reasked += REASKED in outcome.flags
-        if outcome.cost_source == "reused":
-            self.reused += 1
-        else:
+        if outcome.cost_source != "reused":
             self.prompt_tokens += outcome.usage.prompt_tokens or 0
             self.completion_tokens += outcome.usage.completion_tokens or 0
             self.cached_tokens += outcome.usage.cached_tokens or 0

@@ -30,6 +30,8 @@ from ondine_dagster.assets.partition_counts import (
     PartitionCounts,
 )
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.response_rows import response_rows, shared_columns
+from ondine_dagster.assets.samples import read_row
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.llm.answers import Values
@@ -91,8 +93,8 @@ class PartitionFiles:
         )
         output = pipeline.dataset.output
         schemas = {
-            RESPONSES: tables.RESPONSES,
-            RESULTS: tables.results_schema(source, output),
+            RESPONSES: tables.responses_schema(pipeline.dataset.samples),
+            RESULTS: tables.results_schema(source, output, pipeline.dataset.samples),
             REJECTED: tables.rejected_schema(source),
         }
         self._writers: dict[str, LakeWriter] = {}
@@ -135,7 +137,7 @@ class PartitionFiles:
         )
         read = [self._read(outcome) for outcome in outcomes]
         if RESPONSES in self._writers:
-            responses = _responses(raw, outcomes, keys, self._pipeline)
+            responses = response_rows(raw, outcomes, keys, self._pipeline)
             self._writers[RESPONSES].append(responses)
             self._figures.responses(responses)
         piece = _Piece(raw, keys, [one for one, _ in read], [parsed for _, parsed in read])
@@ -201,7 +203,7 @@ class PartitionFiles:
         values = (
             counts.cost,
             counts.asked,
-            round(estimate.each * counts.asked),
+            round(estimate.each * counts.questions),
             counts.why_waiting,
         )
         return dict(zip(COSTS, map(str, values), strict=True))
@@ -233,12 +235,11 @@ class PartitionFiles:
     def _read(self, outcome: RowOutcome) -> tuple[RowOutcome, _Parsed]:
         """Return what an answer says, and its row with the flags of what had to be repaired."""
         if outcome.outcome is Outcome.SKIPPED:
-            return outcome, dict.fromkeys(self._pipeline.dataset.output_columns())
+            return outcome, dict.fromkeys(self._pipeline.dataset.result_columns())
         if outcome.outcome is not Outcome.ANSWERED:
             return outcome, None
-        assert outcome.text is not None
         flags: list[str] = []
-        parsed = self._pipeline.reader.read(outcome.text, flags)
+        parsed = read_row(self._pipeline, outcome, flags)
         if not flags:
             return outcome, parsed
         self.counts.repairs.update(flags)
@@ -250,7 +251,7 @@ class PartitionFiles:
             return
         values = [one for one in piece.parsed if isinstance(one, dict)]
         columns = {
-            name: [one[name] for one in values] for name in self._pipeline.dataset.output_columns()
+            name: [one[name] for one in values] for name in self._pipeline.dataset.result_columns()
         }
         asked = [one.outcome is not Outcome.SKIPPED for one in piece.outcomes]
         for name, counted in self._fields.items():
@@ -286,7 +287,8 @@ class PartitionFiles:
                 counts.add_costs(outcome)
             elif outcome.outcome is not Outcome.SKIPPED:
                 counts.reused += 1  # parsed again: what it cost was counted when it was asked
-            self._content.update(f"{outcome.outcome}\0{outcome.text}\0".encode())
+            for one in outcome.samples or (outcome,):
+                self._content.update(f"{one.outcome}\0{one.text}\0".encode())
             if isinstance(answer, dict):
                 counts.results += 1
             else:
@@ -312,54 +314,10 @@ def _rows(piece: _Piece, schema: pa.Schema, columns: Mapping[str, Sequence[Any]]
     everything = {
         **{name: piece.raw.column(name) for name in piece.raw.column_names},
         **columns,
-        **_shared(piece.outcomes, prefix="_"),
-        "_answer_key": [_hex(key) for key in piece.keys],
+        **shared_columns(piece.outcomes, prefix="_"),
+        "_answer_key": [None if key is None else key.hex() for key in piece.keys],
     }
     return to_table(everything, schema)
-
-
-def _responses(
-    raw: pa.Table,
-    outcomes: Sequence[RowOutcome],
-    keys: Sequence[bytes | None],
-    pipeline: Pipeline,
-) -> pa.Table:
-    columns = {
-        "_row_key": raw.column("_row_key"),
-        "_position": raw.column("_position"),
-        "outcome": [one.outcome for one in outcomes],
-        "text": [one.text for one in outcomes],
-        "finish_reason": [one.finish_reason for one in outcomes],
-        "model_requested": [one.model_requested or pipeline.provider.model for one in outcomes],
-        "cached_tokens": [one.usage.cached_tokens for one in outcomes],
-        "reasoning_tokens": [one.usage.reasoning_tokens for one in outcomes],
-        "error_class": [one.error_class for one in outcomes],
-        "error_code": [one.code for one in outcomes],
-        "error_message": [one.message for one in outcomes],
-        "answer_key": keys,
-        "attempt_id": [one.attempt for one in outcomes],
-        **_shared(outcomes, prefix=""),
-    }
-    return to_table(columns, tables.RESPONSES)
-
-
-def _shared(outcomes: Sequence[RowOutcome], *, prefix: str) -> dict[str, Any]:
-    """Return the columns that all three files have, under `prefix`."""
-    return {
-        f"{prefix}model_served": [one.model_served for one in outcomes],
-        f"{prefix}prompt_tokens": [one.usage.prompt_tokens for one in outcomes],
-        f"{prefix}completion_tokens": [one.usage.completion_tokens for one in outcomes],
-        f"{prefix}cost_usd": tables.usd_array([one.cost for one in outcomes]),
-        f"{prefix}unknown_usd": tables.usd_array([one.unknown_cost for one in outcomes]),
-        f"{prefix}cost_source": [one.cost_source for one in outcomes],
-        f"{prefix}attempts": [one.attempts for one in outcomes],
-        f"{prefix}latency_ms": [one.latency_ms for one in outcomes],
-        f"{prefix}flags": [",".join(one.flags) or None for one in outcomes],
-    }
-
-
-def _hex(key: bytes | None) -> str | None:
-    return None if key is None else key.hex()
 
 
 class _Rows:

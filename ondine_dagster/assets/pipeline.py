@@ -335,10 +335,20 @@ class Pipeline:
         """Return the digest of the sampling parameters that were declared."""
         return digest(self.dataset.llm.sampling)
 
-    def fallback_key(self, messages_digest: bytes) -> bytes:
+    def sample_key(self, messages_digest: bytes, sample: int) -> bytes:
+        """Return the answer key of one of several questions with these messages."""
+        digests = (self.model_digest, self.sampling_digest, self.schema_digest)
+        return answer_key(messages_digest, *digests, sample)
+
+    def fallback_key(self, messages_digest: bytes, sample: int = 0) -> bytes:
         """Return the answer key under which the fallback answers these messages."""
         model, sampling = self._fallback_digests
-        return answer_key(messages_digest, model, sampling, self.schema_digest)
+        return answer_key(messages_digest, model, sampling, self.schema_digest, sample)
+
+    @cached_property
+    def voted(self) -> frozenset[str]:
+        """Return the output columns on which several samples vote."""
+        return self.dataset.output.voted()
 
     @cached_property
     def _fallback_digests(self) -> tuple[bytes, bytes]:
@@ -361,6 +371,8 @@ class Pipeline:
             question += [attached, [one.detail for one in prompt.images]]
         if self.dataset.when is not None:  # no part of an answer, but of which rows have one
             question.append({"when": self.dataset.when})
+        if self.dataset.samples > 1:  # as above: how many answers a row has
+            question.append({"samples": self.dataset.samples})
         if more := texts.question() | prompt.question():
             question.append(more)
         return digest(question).hex()[:16]

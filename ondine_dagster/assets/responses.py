@@ -50,6 +50,7 @@ from ondine_dagster.assets.resources import (
     LLMProviderResource,
 )
 from ondine_dagster.assets.retry import retry_of
+from ondine_dagster.assets.samples import put_together, with_samples
 from ondine_dagster.engine.rows import Chunk
 from ondine_dagster.ledger.estimates import Estimate, learnt, record
 from ondine_dagster.storage.lake import Lake
@@ -160,8 +161,14 @@ def _materialize(
     done.budgets = budgets.watch(ledger, pipeline.dataset, scope, context.log.warning, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), rows, engine.progress, engine.stop)
     announce(done.live)
-    rows_to_ask = with_fallback(pipeline, ledger, feeds(pipeline, lake, partitions))
-    run = retry.chunks(engine, ledger, partitions) if retry else engine.run(rows_to_ask)
+    if retry:
+        run = retry.chunks(engine, ledger, partitions)
+    else:
+        engine.progress.questions_per_row = pipeline.dataset.samples
+        apart = with_samples(pipeline, feeds(pipeline, lake, partitions))
+        run = engine.run(with_fallback(pipeline, ledger, apart))
+        if pipeline.dataset.samples > 1:
+            run = put_together(run, lambda partition: pipeline.dataset.samples)
     traces = _traces(context, ledger, lake, done)
     with Heartbeat(done.live, context.log.info, done.beat), traces, closing(run) as chunks:
         write_partitions(pipeline, lake, chunks, wanted, done.partition)

@@ -6,17 +6,18 @@ file was written, by a process that died for instance, is taken before anybody i
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ondine_dagster.assets.merge import Ended, Merge, rows_of
-from ondine_dagster.assets.outcomes import FEED_ROWS
+from ondine_dagster.assets.merge import Asked, Ended, Merge, rows_of
+from ondine_dagster.assets.outcomes import FEED_ROWS, stored_outcome
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.samples import put_together, read_row, read_sample, together
 from ondine_dagster.engine.rows import (
     WAITING,
     Chunk,
@@ -50,16 +51,16 @@ _NAMES = ("_row_key", "answer_key", "messages", "messages_digest")
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A rejected row: why, and its question, where it is asked again."""
+    """A rejected row: why, and its questions, where it is asked again: those without an answer."""
 
     error_class: str
     code: str
-    question: Question | None
+    questions: tuple[Question, ...] = ()
 
     @property
     def could_be_named(self) -> bool:
         """Return whether it was left out, and would be asked if it were named."""
-        return self.question is None and chance(self.error_class, self.code) is not Chance.NONE
+        return not self.questions and chance(self.error_class, self.code) is not Chance.NONE
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class RetryPlan:
     left_out: Counter[str] = field(default_factory=Counter)
     partitions: list[str] = field(default_factory=list)
     rows: int = 0
+    questions: int = 0
     answered: int = 0
     estimate: Estimate = field(default_factory=Estimate)
 
@@ -126,11 +128,11 @@ class Retry:
     def announce(
         self, partitions: Sequence[str], ledger: Ledger, log: Callable[[str], object]
     ) -> tuple[int, Estimate]:
-        """Say what will be asked; return how many rows, and what they will use."""
+        """Say what will be asked; return how many questions, and what they will use."""
         with ledger.database.read() as connection:
             plan = self.plan(partitions, connection)
         log(f"{self._pipeline.name}: {plan.sentence(self.provider.model)}")
-        return plan.rows, plan.estimate
+        return plan.questions, plan.estimate
 
     def chunks(self, engine: Engine, ledger: Ledger, partitions: Sequence[str]) -> Generator[Chunk]:
         """Ask, and yield all rows of the partitions: those that were asked between the others.
@@ -140,10 +142,14 @@ class Retry:
         """
         for partition in partitions:
             self._open(partition).close()  # before money is spent
-        asked: dict[str, deque[str]] = {}
+        asked: dict[str, deque[Asked]] = {}
         merges: dict[str, Merge] = {}
         with ExitStack() as stack:
-            ended = stack.enter_context(closing(engine.run(self._feeds(partitions, ledger, asked))))
+            sizes: defaultdict[str, deque[int]] = defaultdict(deque)
+            rows = engine.run(self._feeds(partitions, ledger, asked, sizes))
+            if self._pipeline.dataset.samples > 1:
+                rows = put_together(rows, lambda partition: sizes[partition].popleft())
+            ended = stack.enter_context(closing(rows))
             for chunk in ended:
                 key = chunk.partition
                 if key not in merges:
@@ -163,12 +169,13 @@ class Retry:
             before = plan.rows
             for batch in self._batches(partition, connection):
                 plan.left_out.update(one.code for one in batch if one.could_be_named)
-                chosen = [one for one in batch if one.question is not None]
+                chosen = [one for one in batch if one.questions]
                 plan.chosen.update(one.code for one in chosen)
                 plan.rows += len(chosen)
+                plan.questions += sum(len(one.questions) for one in chosen)
                 to_ask = self._unanswered(chosen, connection)
-                plan.answered += len(chosen) - len(to_ask)
-                for question in to_ask:
+                plan.answered += sum(to_ask.isdisjoint(one.questions) for one in chosen)
+                for question in sorted(to_ask, key=lambda one: one.answer_key):
                     if question.answer_key not in seen:
                         sizes[estimator.size(question.messages)] += 1
                         seen.add(question.answer_key)
@@ -177,8 +184,23 @@ class Retry:
         plan.estimate = estimator.first(sizes)
         return plan
 
-    def judged(self, old: Ended, new: Ended) -> Ended:
+    def judged(self, old: Ended, new: Ended, numbers: Sequence[int]) -> Ended:
         """Return how a row ends that was asked again, and the key of its question.
+
+        `numbers` are its samples that were asked, where it has several.
+        """
+        (before, key), (now, _) = old, new
+        if not before.samples:
+            return self._judged(old, new)
+        samples = list(before.samples)
+        for number, one in zip(numbers, now.samples, strict=True):
+            there = samples[number]
+            ended, own = self._judged((there, there.answer_key), (one, one.answer_key))
+            samples[number] = replace(ended, answer_key=own)
+        return together(samples), key
+
+    def _judged(self, old: Ended, new: Ended) -> Ended:
+        """Return how a question ends that was asked again, and its key.
 
         An answer counts, good or bad. Where none came, the one that is there stays: it is paid.
         """
@@ -203,34 +225,40 @@ class Retry:
 
     def _unanswered(
         self, chosen: Sequence[Rejected], connection: Connection | None
-    ) -> list[Question]:
+    ) -> set[Question]:
         ceiling = self.provider.raised_ceiling or self.provider.ceiling
-        questions = [one.question for one in chosen if one.question is not None]
+        questions = [question for one in chosen for question in one.questions]
         found = look_up(connection, {one.answer_key for one in questions}) if connection else {}
 
         def served(question: Question) -> bool:
             answer = found.get(question.answer_key)
             return bool(answer and usable(answer, ceiling) and question.served_by(answer))
 
-        return [question for question in questions if not served(question)]
+        return {question for question in questions if not served(question)}
 
     def _feeds(
-        self, partitions: Sequence[str], ledger: Ledger, asked: dict[str, deque[str]]
+        self,
+        partitions: Sequence[str],
+        ledger: Ledger,
+        asked: dict[str, deque[Asked]],
+        sizes: Mapping[str, deque[int]],
     ) -> Iterator[PartitionFeed]:
         for partition in partitions:
             asked[partition] = deque()
-            yield PartitionFeed(partition, self._questions(partition, ledger, asked[partition]))
+            questions = self._questions(partition, ledger, asked[partition], sizes[partition])
+            yield PartitionFeed(partition, questions)
 
     def _questions(
-        self, partition: str, ledger: Ledger, asked: deque[str]
+        self, partition: str, ledger: Ledger, asked: deque[Asked], sizes: deque[int]
     ) -> Iterator[Sequence[Question | RowOutcome]]:
         rejected = self._rejected(partition)
         while batch := list(islice(rejected, FEED_ROWS)):
             with ledger.database.read() as connection:
                 batch = self._not_asked_yet(batch, connection)
-            questions = [one.question for one in batch if one.question is not None]
-            asked.extend(one.row_key for one in questions)
-            yield questions
+            rows = [one.questions for one in batch if one.questions]
+            sizes.extend(map(len, rows))
+            asked.extend((one[0].row_key, tuple(each.sample for each in one)) for one in rows)
+            yield [question for one in rows for question in one]
 
     def _batches(self, partition: str, connection: Connection | None) -> Iterator[list[Rejected]]:
         rejected = self._rejected(partition)
@@ -239,9 +267,15 @@ class Retry:
 
     def _not_asked_yet(self, batch: Sequence[Rejected], connection: Connection) -> list[Rejected]:
         """Leave out what this very run has asked and paid, before Dagster repeated it."""
-        before = {one.question.instead_of for one in batch if one.question}
+        before = {each.instead_of for one in batch for each in one.questions}
         paid = paid_in(connection, [one for one in before if one], self._run_scope)
-        return [one for one in batch if not one.question or one.question.instead_of not in paid]
+        left = [
+            replace(one, questions=tuple(q for q in one.questions if q.instead_of not in paid))
+            for one in batch
+        ]
+        return [
+            now for one, now in zip(batch, left, strict=True) if now.questions or not one.questions
+        ]
 
     def _rejected(self, partition: str) -> Iterator[Rejected]:
         """Yield the rejected rows of a partition, in order."""
@@ -250,23 +284,38 @@ class Retry:
                 why = self._why(row)
                 if why is not None:
                     chosen = prompt["messages"] is not None and self._chosen.takes(*why)
-                    yield Rejected(*why, self._question(row, prompt) if chosen else None)
+                    yield Rejected(*why, self._questions_of(row, prompt) if chosen else ())
 
     def _why(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
         if row["outcome"] == Outcome.ERROR:
             return row["error_class"], row["error_code"]
         if row["outcome"] != Outcome.ANSWERED:
             return None
-        read = self._pipeline.reader.read(row["text"])
+        read = read_row(self._pipeline, stored_outcome(row))
         return (read.error_class, read.code) if isinstance(read, Rejection) else None
 
-    def _question(self, row: Mapping[str, Any], prompt: Mapping[str, Any]) -> Question:
-        key = prompt["answer_key"]
-        if self._pipeline.fallback is not None:
-            key = self._pipeline.fallback_key(prompt["messages_digest"])
+    def _questions_of(
+        self, row: Mapping[str, Any], prompt: Mapping[str, Any]
+    ) -> tuple[Question, ...]:
+        """Return what is asked again of a row: of several samples those that are of no use."""
+        samples: Sequence[Mapping[str, Any]] = row.get("samples") or (row,)
+        return tuple(
+            self._question(row["_row_key"], one, prompt, number)
+            for number, one in enumerate(samples)
+            if len(samples) == 1
+            or isinstance(read_sample(self._pipeline, stored_outcome(one)), Rejection)
+        )
+
+    def _question(
+        self, row_key: str, ended: Mapping[str, Any], prompt: Mapping[str, Any], number: int
+    ) -> Question:
+        pipeline, digest = self._pipeline, prompt["messages_digest"]
+        key = prompt["answer_key"] if number == 0 else pipeline.sample_key(digest, number)
+        if pipeline.fallback is not None:
+            key = pipeline.fallback_key(digest, number)
         # what was never asked like this has no answer that it could be asked instead of
-        before = row.get("attempt_id") if row["answer_key"] == key else None
-        return Question(row["_row_key"], key, prompt["messages"], before)
+        before = ended.get("attempt_id") if ended["answer_key"] == key else None
+        return Question(row_key, key, prompt["messages"], before, number)
 
     def _open(self, partition: str) -> LakeFile:
         """Open the prompts of a partition, which have to be those that were asked."""

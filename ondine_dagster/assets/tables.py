@@ -11,6 +11,7 @@ from decimal import Decimal
 import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
 
 from ondine_dagster.spec import Output
+from ondine_dagster.spec.columns import AGREEMENT_COLUMNS
 from ondine_dagster.spec.output_field import NestedField
 
 USD = pa.decimal128(18, 12)  # exact to the picodollar
@@ -77,6 +78,13 @@ LINEAGE = pa.schema(
     ]
 )
 
+AGREEMENT = pa.schema(
+    [
+        (name, kind)
+        for name, kind in zip(AGREEMENT_COLUMNS, (pa.float64(), pa.string()), strict=True)
+    ]
+)
+
 ERRORS = pa.schema(
     [
         ("_error_class", pa.string()),
@@ -110,9 +118,17 @@ def _type(field: NestedField) -> pa.DataType:
     return _TYPES[field.type]
 
 
-def results_schema(source: pa.Schema, output: Output) -> pa.Schema:
-    """Return source columns, output columns, lineage."""
-    return pa.schema([*source, *output_schema(output), *LINEAGE])
+def results_schema(source: pa.Schema, output: Output, samples: int = 1) -> pa.Schema:
+    """Return source columns, output columns, those about several samples, lineage."""
+    agreement = AGREEMENT if samples > 1 else ()
+    return pa.schema([*source, *output_schema(output), *agreement, *LINEAGE])
+
+
+def responses_schema(samples: int) -> pa.Schema:
+    """Return the columns of `responses`; of several samples each has the same as its row."""
+    if samples == 1:
+        return RESPONSES
+    return RESPONSES.append(pa.field("samples", pa.list_(pa.struct(list(RESPONSES)[2:]))))
 
 
 def rejected_schema(source: Iterable[pa.Field]) -> pa.Schema:

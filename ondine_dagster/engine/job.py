@@ -47,13 +47,16 @@ class Job:
         """Return how many requests it has had beyond those that `max_attempts` counts."""
         return self.probes + self.repairs + self.raised + self.reasked
 
-    def goes_with(self) -> tuple[str, str] | None:
-        """Return what questions have in common that go together; None: it goes alone."""
+    def goes_with(self) -> tuple[str, str, int] | None:
+        """Return what questions have in common that go together; None: it goes alone.
+
+        Samples of one row do not: one answer would copy the other.
+        """
         found = packable(self.question.messages)
         if self.raised or self.question.instead_of or found is None:
             return None
         self.prefix, self.text = found.prefix, found.text
-        return self.partition, self.prefix
+        return self.partition, self.prefix, self.question.sample
 
     def charged(self, outcome: RowOutcome) -> RowOutcome:
         """Return the end of the row with what its requests have cost."""

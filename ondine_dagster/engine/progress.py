@@ -28,13 +28,14 @@ class Progress:
     keeping_to: str | None = None  # the declared rates, while requests wait for them
     paused_seconds: float = 0  # in which nothing was sent: `held_up`
     throttled_seconds: float = 0  # in which requests waited for the declared rates
+    questions_per_row: int = 1
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     warnings: deque[str] = field(default_factory=deque)  # for whoever logs; taken from the left
 
     @property
     def done(self) -> int:
         """Return how many rows have an outcome."""
-        return self.outcomes.total()
+        return self.outcomes.total() // self.questions_per_row
 
     @property
     def waiting_for(self) -> str | None:

@@ -20,7 +20,7 @@ class Ready:
         """`size` is how many of the questions that may go together do so next; None: each alone."""
         self._size = size
         self._packs: deque[Pack] = deque()
-        self._groups: dict[tuple[str, str] | None, deque[Job]] = {}
+        self._groups: dict[tuple[str, str, int] | None, deque[Job]] = {}
         self._takers: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self.never_asked = 0

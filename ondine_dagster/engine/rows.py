@@ -38,12 +38,14 @@ class Question:
 
     `instead_of`: the row is asked again, and any other answer than that of this request serves. So
     two processes that ask again pay once, and what a process that died has paid is taken.
+    `sample`: which of several questions of one row it is.
     """
 
     row_key: str
     answer_key: bytes
     messages: str
     instead_of: bytes | None = None
+    sample: int = 0
 
     def served_by(self, answer: Answer) -> bool:
         """Return whether a stored answer is one that the row may have."""
@@ -60,6 +62,7 @@ class RowOutcome:
     `attempts` are the requests that carried the row; `requests` those of them that are counted
     with it: a request that carried several rows is counted with one of them.
     `answer_key` and `model_requested` are told where another model than the dataset's was asked.
+    `samples` are the ends of several questions of one row, which this one sums up.
     """
 
     outcome: Outcome
@@ -81,6 +84,7 @@ class RowOutcome:
     kept: bool = False
     answer_key: bytes | None = None
     model_requested: str | None = None
+    samples: tuple[RowOutcome, ...] = ()
 
     def reused(self) -> RowOutcome:
         """Return the same end for another row with the same question: it cost that row nothing."""

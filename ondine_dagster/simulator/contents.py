@@ -54,6 +54,22 @@ def _surrogate(escaped: bool) -> Callable[[str], str]:
     return change
 
 
+def _another(text: str) -> str:
+    """Return another answer than `text`: as a model gives one at a temperature above 0."""
+    document = _object(text)
+    if not document:
+        return f"{text} or not"
+    return json.dumps({key: _other(value) for key, value in document.items()}, ensure_ascii=False)
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return f"{value} or not" if isinstance(value, str) else value
+
+
 # The faults that change the content of an answer, and nothing else of it.
 CONTENTS: Mapping[str, Callable[[str], Any]] = {
     "null_content": lambda text: None,
@@ -61,6 +77,7 @@ CONTENTS: Mapping[str, Callable[[str], Any]] = {
     "non_string_content": lambda text: {"text": text},
     "wrong_schema": lambda text: '{"unexpected": ["shape"]}',
     "broken_content": half,
+    "another_answer": _another,
     "nan": _nan,
     "duplicate_keys": _duplicate_key,
     "lone_surrogate": _surrogate(escaped=False),

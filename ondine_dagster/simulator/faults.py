@@ -110,6 +110,9 @@ CATALOGUE: Mapping[str, FaultKind] = {
     "non_string_content": FaultKind("content is an object", charged=True),
     "wrong_schema": FaultKind("content is JSON of another shape", charged=True),
     "broken_content": FaultKind("content is JSON cut in half, finish_reason stop", charged=True),
+    "another_answer": FaultKind(
+        "a good answer that differs: truth values, numbers and texts", charged=True
+    ),
     "nan": FaultKind("content has NaN where a value belongs", charged=True),
     "duplicate_keys": FaultKind("content names its first key twice", charged=True),
     "lone_surrogate": FaultKind("content has a lone surrogate", charged=True),

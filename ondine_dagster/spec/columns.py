@@ -21,6 +21,8 @@ LINEAGE_COLUMNS = (
     "_answer_key",
 )
 ERROR_COLUMNS = ("_error_class", "_error_code", "_error_message", "_raw_text")
+# of datasets with `samples`: how far they agree, and how they voted
+AGREEMENT_COLUMNS = ("_agreement", "_votes")
 RESERVED_COLUMNS = frozenset((*SNAPSHOT_COLUMNS, *LINEAGE_COLUMNS, *ERROR_COLUMNS))
 
 
@@ -32,7 +34,7 @@ def same_column(name: str) -> str:
     return name.casefold()
 
 
-_RESERVED = {same_column(name) for name in RESERVED_COLUMNS}
+_RESERVED = {same_column(name) for name in (*RESERVED_COLUMNS, *AGREEMENT_COLUMNS)}
 
 
 def output_column(name: str) -> str:

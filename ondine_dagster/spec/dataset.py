@@ -11,6 +11,7 @@ from ondine_dagster.spec.attachments import Document, Image
 from ondine_dagster.spec.base import (
     LOCAL,
     QUESTION,
+    REQUEST,
     TEMPLATED,
     VERBATIM,
     FilledText,
@@ -19,7 +20,7 @@ from ondine_dagster.spec.base import (
 )
 from ondine_dagster.spec.batching import Batching
 from ondine_dagster.spec.checks import Checks, refuse_strange_checks
-from ondine_dagster.spec.columns import RESERVED_COLUMNS
+from ondine_dagster.spec.columns import AGREEMENT_COLUMNS, RESERVED_COLUMNS
 from ondine_dagster.spec.condition import Condition
 from ondine_dagster.spec.export import Exports
 from ondine_dagster.spec.file_places import is_address
@@ -98,6 +99,15 @@ class Dataset(Part):
         "stale; rows that are asked still keep their answers, and only new ones cost.",
         examples=["stars < 3", "row['Review Text'] | trim != ''"],
     )
+    samples: Annotated[Whole, REQUEST] = Field(
+        default=1,
+        ge=1,
+        le=9,
+        description="How many answers each row gets. Columns that hold a choice are voted on, "
+        "and `_agreement` and `_votes` say how far the answers agree. Each is paid once; more "
+        "samples later pay only for those that are new.",
+        examples=[3],
+    )
     prompt: Prompt = Field(description="What is asked about each row.")
     llm: Annotated[Llm, QUESTION, TEMPLATED] = Field(
         description="Which model answers, where, and for how much: a section, or one string "
@@ -160,16 +170,39 @@ class Dataset(Part):
             raise refused_at(("source", "dataset"), text, self.name)
         self.source.refuse_strange(self.source_pattern)
         refuse_strange_checks(self.checks, self.output)
+        self._refuse_strange_samples()
         for llm in filter(None, (self.llm, self.llm.fallback_llm())):
             _refuse_files_not_taken(self.prompt, llm)
+
+    def _refuse_strange_samples(self) -> None:
+        """Refuse samples that nothing can be made of, or that would all be the same answer."""
+        if self.samples == 1:
+            return
+        if self.output.fields and not self.output.voted():
+            text = (
+                f"is {self.samples}, but no field can be voted on: that takes one with `enum`, "
+                "`synonyms` or a list in `accept`, or a boolean or an integer"
+            )
+            raise refused_at(("samples",), text, self.samples)
+        own = self.llm.openrouter
+        if own is not None and own.response_cache_seconds:
+            text = (
+                f"is {self.samples}, but llm.openrouter.response_cache_seconds would bring the "
+                "same answer each time; remove one of them"
+            )
+            raise refused_at(("samples",), text, self.samples)
 
     def output_columns(self) -> tuple[str, ...]:
         """Return the names of the columns that the answers become, in declared order."""
         return self.output.columns()
 
+    def result_columns(self) -> tuple[str, ...]:
+        """Return the output columns, and those that say how several samples voted."""
+        return (*self.output_columns(), *(AGREEMENT_COLUMNS if self.samples > 1 else ()))
+
     def reserved_columns(self) -> frozenset[str]:
         """Return the names that no source column may have: the product adds them itself."""
-        return RESERVED_COLUMNS
+        return RESERVED_COLUMNS | (frozenset(AGREEMENT_COLUMNS) if self.samples > 1 else set())
 
 
 def _refuse_files_not_taken(prompt: Prompt, llm: Llm) -> None:

@@ -14,7 +14,6 @@ NOT_SUPPORTED_YET = frozenset(
         "mode",
         "on_error",
         "privacy",
-        "samples",
         "tracing",
         "llm.extra",
         "llm.keys",

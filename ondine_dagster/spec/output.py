@@ -173,6 +173,14 @@ class Output(Part):
             return dict(self.types)
         return {self.column: "json" if self.format == "json" else "string"}
 
+    def voted(self) -> frozenset[str]:
+        """Return the columns that hold a choice, on which several answers can vote."""
+        if self.fields:
+            fields = self.fields_by_column().items()
+            return frozenset(name for name, field in fields if field.is_choice)
+        kinds = self.column_types().items()
+        return frozenset(name for name, kind in kinds if kind not in ("number", "json"))
+
     def fields_by_column(self) -> dict[str, OutputField]:
         """Return the declared fields by the columns that they become; none for plain text."""
         return {field.column or name: field for name, field in self.fields.items()}

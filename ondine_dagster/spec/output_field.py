@@ -162,6 +162,12 @@ class OutputField(NestedField):
         examples=[["positive", "negative"], {"minimum": 1, "maximum": 5}],
     )
 
+    @property
+    def is_choice(self) -> bool:
+        """Whether the values are few: listed ones, true and false, or whole numbers."""
+        listed = self.enum is not None or self.synonyms is not None
+        return listed or self.type in ("boolean", "integer") or isinstance(self.accept, AcceptList)
+
     def refuse_contradictions(self) -> None:
         """Compare bounds, enum, synonyms and accept with the type and with each other."""
         super().refuse_contradictions()

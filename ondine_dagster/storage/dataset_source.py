@@ -7,6 +7,7 @@ Everything is read from the lake, so that the declaration upstream is not needed
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,8 +54,10 @@ class Gaps:
         return f"The source {self.upstream} has {'; '.join(found)}. {do}" if found else None
 
 
-def read_results(lake: Lake, name: str) -> pa.Table:
+def read_results(lake: Lake, name: str, reserved: Collection[str] = ()) -> pa.Table:
     """Return source and output columns of the results of a dataset, and `_row_key`.
+
+    Columns that are `reserved` here, as those that say how samples agree, are left out.
 
     Raises:
         OndineError: it has no results yet, or its partitions have different types.
@@ -63,7 +66,9 @@ def read_results(lake: Lake, name: str) -> pa.Table:
     import pyarrow as pa
 
     snapshot = _snapshot(lake, name)
-    schema = _schema(lake, name, snapshot)
+    whole = _schema(lake, name, snapshot)
+    left_out = set(reserved) - {ROW_KEY}
+    schema = pa.schema([one for one in whole if one.name not in left_out])
     named = _positions(snapshot)
     tables, positions = [], []
     for key in _with_results(lake, snapshot):
@@ -76,9 +81,10 @@ def read_results(lake: Lake, name: str) -> pa.Table:
     return together.take(pa.array(np.argsort(np.asarray(positions, dtype=np.int64))))
 
 
-def result_columns(lake: Lake, name: str) -> list[str]:
-    """Return the columns that `read_results` brings, without `_row_key`; raises as it does."""
-    return [one for one in _schema(lake, name, _snapshot(lake, name)).names if one != ROW_KEY]
+def result_columns(lake: Lake, name: str, reserved: Collection[str] = ()) -> list[str]:
+    """Return the columns that `read_results` brings, but for `reserved` ones; raises as it does."""
+    left_out = {ROW_KEY, *reserved}
+    return [one for one in _schema(lake, name, _snapshot(lake, name)).names if one not in left_out]
 
 
 def result_files(lake: Lake, name: str) -> list[Path]:

@@ -117,7 +117,7 @@ def columns_of(dataset: Dataset, path: Path) -> list[str]:
         OndineError: there is no file, or its header is missing or unreadable.
     """
     if dataset.source.dataset is not None:
-        return result_columns(Lake(path.parent), path.name)
+        return result_columns(Lake(path.parent), path.name, dataset.reserved_columns())
     return columns_of_files(dataset, _some_files(dataset, path))
 
 
@@ -137,7 +137,7 @@ def read_rows(dataset: Dataset, path: Path) -> tuple[pa.Table, list[FileRows]]:
         OndineError: a file cannot be read without loss, or differs from the others in its columns.
     """
     if dataset.source.dataset is not None:
-        table = read_results(Lake(path.parent), path.name)
+        table = read_results(Lake(path.parent), path.name, dataset.reserved_columns())
         return table, [FileRows(path.name, path.name, table.num_rows)]
     return read_files(dataset, _some_files(dataset, path))
 

@@ -40,11 +40,13 @@ from ondine_dagster.assets.pilot import pilot_plan
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompts import write_prompts
 from ondine_dagster.assets.raw_rows import write_raw_rows
+from ondine_dagster.assets.samples import samples_of
 from ondine_dagster.assets.source_verdicts import not_shrunk
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, PartitionStatus
 from ondine_dagster.assets.verdicts import partition_verdicts
 from ondine_dagster.engine.azure_identity import token_source
 from ondine_dagster.engine.fetching import Fetcher, NotFetched
+from ondine_dagster.engine.rows import Question
 from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.features import context_window
@@ -208,7 +210,7 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
         "ledger": provider.name,
         "answer key": prompt["answer_key"],
         "files": [one["error_message"] for one in prompts],
-        "asked": [one["messages"] is not None for one in prompts],
+        "asked": [[one["messages"] is not None for one in prompts], _samples(pipeline, prompt)],
         "money": [
             provider.worst_case(
                 1000 + provider.attachment_tokens(prompt["messages"]).most, provider.ceiling
@@ -233,6 +235,12 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
 def _watched(pipeline: Pipeline) -> Any:
     """Return what the watch sensor asks a database, where it asks one."""
     return [] if pipeline.dataset.source.watch is None else pipeline.source_pieces()
+
+
+def _samples(pipeline: Pipeline, prompt: Mapping[str, Any]) -> list[Any]:
+    """Return the questions of a row."""
+    question = Question("r", prompt["answer_key"], prompt["messages"])
+    return samples_of(pipeline, question, range(pipeline.dataset.samples))
 
 
 def _identity(pipeline: Pipeline) -> Any:
@@ -398,6 +406,7 @@ SHOWS_IN: Mapping[str, str] = {
     "batching.rows_per_request": "packs",
     "batching.format": "packs",
     "when": "asked",
+    "samples": "asked",
     "prompt.system": "request",
     "prompt.template": "request",
     "prompt.style": "request",

@@ -50,6 +50,7 @@ CHECKS: dict[str, Callable[[httpx.Response], bool]] = {
     "non_string_content": lambda r: isinstance(content(r), dict),
     "wrong_schema": lambda r: not SCHEMA["properties"].keys() & json.loads(content(r)).keys(),
     "broken_content": lambda r: _no_json(content(r)) and _choice(r)["finish_reason"] == "stop",
+    "another_answer": lambda r: "or not" in content(r) and not _no_json(content(r)),
     "nan": lambda r: math.isnan(json.loads(content(r))["score"]),
     "duplicate_keys": lambda r: content(r).count('"label"') == 2,
     "lone_surrogate": lambda r: "\ud83d" in content(r) and rb"\ud83d" in r.content,

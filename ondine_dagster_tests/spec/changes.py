@@ -265,6 +265,7 @@ CHANGES: dict[str, Change] = {
     "batching.rows_per_request": Change("batching.rows_per_request", 25, "auto"),
     "batching.format": Change("batching.format", "json", "csv", _PACKS),
     "when": Change("when", "id != '3'", "id != '4'"),
+    "samples": Change("samples", 1, 3),
     "prompt.system": Change("prompt.system", "Be brief.", "Be kind."),
     "prompt.template": Change("prompt.template", "{{ review }}", "Review: {{ review }}"),
     "prompt.style": _prompt("style", "jinja", "plain", template="{untidy}"),
