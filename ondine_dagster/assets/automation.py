@@ -18,6 +18,7 @@ from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.retry import RETRY_TAG
 from ondine_dagster.assets.run_tags import BY, DATASET, MISSING, SCHEDULE, THEN, WATCH
+from ondine_dagster.assets.traces_sensor import traces_sensors
 from ondine_dagster.assets.watch import look_at
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.asking_again import ALL
@@ -36,7 +37,11 @@ def build_automation(pipeline: Pipeline) -> dg.Definitions:
     return dg.Definitions(
         jobs=[snapshot, label, _retry_job(pipeline)],
         schedules=[] if declared is None else [_schedule(pipeline, snapshot, declared)],
-        sensors=[_follow_up(pipeline, label), _watch(pipeline, snapshot)],
+        sensors=[
+            _follow_up(pipeline, label),
+            _watch(pipeline, snapshot),
+            *traces_sensors(pipeline.project_root),
+        ],
     )
 
 

@@ -25,7 +25,8 @@ from ondine_dagster.llm.price_table import price_table
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.llm.pricing import Pricing
 from ondine_dagster.llm.provider import Provider
-from ondine_dagster.settings import Settings, load_settings
+from ondine_dagster.observe.destination import destination_of
+from ondine_dagster.settings import TRACES, Settings, load_settings
 from ondine_dagster.spec import Llm
 from ondine_dagster.spec.providers import PROVIDERS
 from ondine_dagster.storage.locate import shown
@@ -108,7 +109,18 @@ def _places(settings: Settings) -> list[_Check]:
         ("data folder", lambda: _writable(settings.data_dir)),
         ("ledger", lambda: _ledger(settings.ledger_path)),
         ("DAGSTER_HOME", lambda: _writable(settings.dagster_home)),
+        *([("traces", lambda: _traces(settings))] if settings.variable(TRACES) else []),
     ]
+
+
+def _traces(settings: Settings) -> str:
+    """Say where traces go; nothing is sent."""
+    destination = destination_of(settings)
+    if destination is None:
+        return "off"
+    if destination.plain_text:
+        raise _WorthALook(f"{destination.url}: keys and texts go there unencrypted")
+    return f"{destination.kind} {destination.url}"
 
 
 def _versions() -> str:

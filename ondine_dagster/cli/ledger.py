@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ondine_dagster.cli.ages import milliseconds
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
 from ondine_dagster.ledger.clock import now_ms
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ondine_dagster.ledger.ledger import Ledger
 
 _SHOWN_ROWS = 3
-_AGE = re.compile("(?P<count>[0-9]{1,6}) ?(?P<unit>[mhd])")
-_MINUTES = {"m": 1, "h": 60, "d": 24 * 60}
 
 
 def check_command() -> int:
@@ -87,7 +85,7 @@ def resolve_command(ids: Sequence[str], outcome: Outcome) -> None:
 
 def resolve_older_command(age: str, called: str | None, outcome: Outcome) -> None:
     """Settle the requests of unknown outcome that were sent longer ago than `age`."""
-    before_ms = now_ms() - _milliseconds(age)
+    before_ms = now_ms() - milliseconds(age, "--older-than")
     dataset, folder = _scope(called)
     path = load_settings(folder).ledger_path
     with _existing(path) as ledger:
@@ -135,14 +133,6 @@ def _say_settled(done: Sequence[UnknownAttempt], outcome: Outcome) -> None:
     if outcome == "charged":
         became = f"{money} counts as paid"
     click.echo(f"{plural(len(done), 'request')} settled as {outcome}: {became}.")
-
-
-def _milliseconds(age: str) -> int:
-    """Return an age such as 90m, 2h or 3d."""
-    found = _AGE.fullmatch(age.strip().lower())
-    if found is None:
-        raise OndineError(f"--older-than {age} is no age. Write it as in 90m, 2h or 3d.")
-    return int(found["count"]) * _MINUTES[found["unit"]] * 60_000
 
 
 def _refuse_stranger(connection: Connection, dataset: str | None, called: str | None) -> None:

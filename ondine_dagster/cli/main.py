@@ -324,6 +324,34 @@ def dagster_yaml(place: str) -> None:
 
 
 @cli.group()
+def traces() -> None:
+    """Send traces of requests to Langfuse or another host, where ONDINE_TRACES is set."""
+
+
+@traces.command("push")
+@click.option("--all", "everything", is_flag=True, help="Also what was sent or left out before.")
+@click.option("--since", metavar="AGE", help="The same for what ended in the last 90m, 2h or 3d.")
+def push_traces(everything: bool, since: str | None) -> None:
+    """Send what waits. Exit code 1 if something still waits, or was refused.
+
+    What is sent again has the same ids, so that a host that knows them keeps one of each.
+    """
+    if everything and since is not None:
+        raise click.UsageError("--all and --since exclude one another.")
+    from ondine_dagster.cli.traces import push_command
+
+    raise SystemExit(push_command(everything=everything, since=since))
+
+
+@traces.command("status")
+def traces_status() -> None:
+    """Show how many requests wait, were sent, left out or refused."""
+    from ondine_dagster.cli.traces import status_command
+
+    status_command()
+
+
+@cli.group()
 def ledger() -> None:
     """Audit the record of paid requests, and settle those of unknown outcome."""
 

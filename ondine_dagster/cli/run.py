@@ -25,6 +25,7 @@ from ondine_dagster.ledger.estimates import find
 from ondine_dagster.ledger.ledger import Ledger, close_ledger, open_ledger
 from ondine_dagster.ledger.totals import spent, unsettled
 from ondine_dagster.llm.prices import money
+from ondine_dagster.observe.destination import destination_of
 from ondine_dagster.wording import plural
 
 SNAPSHOT = ("snapshot",)
@@ -88,6 +89,7 @@ def in_session(
     Its runs have `more_tags` and those of one call. Raises what `go` raises.
     """
     began = time.monotonic()
+    destination_of(target.settings)  # refused before anything begins
     with ExitStack() as stack:
         ledger = open_ledger(target.settings.ledger_path)
         stack.callback(close_ledger, target.settings.ledger_path)

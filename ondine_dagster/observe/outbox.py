@@ -97,6 +97,28 @@ _ROOTS = KeyedSelect(
 )
 
 
+# a request of which nothing is to be said but that it went well
+_IS_GOOD = (
+    (_t.state == "settled")
+    & _t["class"].is_(None)
+    & _t.code.is_(None)
+    & ~sa.exists().where(_s.attempt == _t.id, _s.verdict != "ok")
+)
+_ROOTS_OF_WAITING = (
+    sa.select(
+        _t.run_id,
+        _t.run_scope,
+        _t.dataset,
+        _t.partition,
+        sa.func.min(_t.t_open),
+        sa.func.max(_t.t_end),
+    )
+    .join_from(schema.outbox, schema.attempts, _o.attempt == _t.id)
+    .where(_IS_WAITING)
+    .group_by(_t.run_id, _t.run_scope, _t.dataset, _t.partition)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How many requests stand in the outbox by state; when the oldest that waits ended (ms)."""
@@ -155,6 +177,27 @@ def mark(
         }
         for root in roots:
             _widen(connection, root, known.get(root.trace_id))
+
+
+def leave_out_good(database: Database) -> int:
+    """Mark what waits and is no error as left out; return how many. No row of it is read."""
+    with database.read() as connection:
+        ends = sa.select(sa.func.min(_o.seq), sa.func.max(_o.seq)).where(_IS_WAITING)
+        first, last = connection.execute(ends).one()
+    left = 0
+    for start in range(first or 0, (last or -1) + 1, _STEP_ROWS):
+        here = _o.seq.between(start, start + _STEP_ROWS - 1)
+        with database.write() as connection:
+            found = connection.execute(_ROOTS_OF_WAITING.where(here)).all()
+            for row in found:
+                root = Root.of(*row)
+                known = _ROOTS.rows(connection, [root.trace_id])
+                _widen(connection, root, next((one[1:] for one in known), None))
+            statement = sa.update(schema.outbox).where(
+                here, _IS_WAITING, _o.attempt.in_(sa.select(_t.id).where(_IS_GOOD))
+            )
+            left += connection.execute(statement.values(exported=LEFT_OUT)).rowcount
+    return left
 
 
 def _widen(connection: Connection, root: Root, known: Sequence[int] | None) -> None:

@@ -58,17 +58,13 @@ class Exporter(Protocol):
 
 @dataclass(slots=True)
 class Pushed:
-    """What a push did, in requests; `trouble` is why something waits still, None where nothing.
-
-    `busy`: another process was pushing.
-    """
+    """What a push did, in requests; `trouble` is why something waits still, None where nothing."""
 
     exported: int = 0
     left_out: int = 0
     refused: int = 0
     waiting: int = 0
     trouble: str | None = None
-    busy: bool = False
 
 
 class _NotNowError(Exception):
@@ -123,13 +119,15 @@ class Pusher:
             if alone:
                 self._push(done, left, roots)
             else:
-                done.busy, done.trouble = True, "another process is sending traces"
+                done.trouble = "another process is sending traces"
         with self._database.read() as connection:
             done.waiting = outbox.waiting(connection)
         return done
 
     def _push(self, done: Pushed, left: SecondsLeft, roots: bool) -> None:
         worked = False
+        if not self._destination.sample_percent:
+            done.left_out = outbox.leave_out_good(self._database)
         try:
             while requests := self._window():
                 worked = True
@@ -298,8 +296,8 @@ def _roots_of(requests: Sequence[Request]) -> list[Root]:
         started, ended = one.t_open, one.t_end
         if known is not None:
             started, ended = min(known.started, started), max(known.ended, ended)
-        found[one.trace_id] = Root(
-            one.trace_id, one.run_id, one.run_scope, one.dataset, one.partition, started, ended
+        found[one.trace_id] = Root.of(
+            one.dagster_run, one.run_scope, one.dataset, one.partition, started, ended
         )
     return list(found.values())
 

@@ -97,6 +97,21 @@ class Root:
     started: int
     ended: int
 
+    @classmethod
+    def of(
+        cls,
+        dagster_run: str | None,
+        run_scope: str,
+        dataset: str,
+        partition: str | None,
+        started: int,
+        ended: int,
+    ) -> Root:
+        """Return the root of requests."""
+        run_id = dagster_run or run_scope
+        trace = trace_id(run_id, dataset, partition)
+        return cls(trace, run_id, run_scope, dataset, partition, started, ended)
+
     @property
     def span_id(self) -> bytes:
         """Return the id of the root span, the parent of all others."""

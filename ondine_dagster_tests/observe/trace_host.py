@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -131,8 +132,9 @@ class TraceHost:
         handler.send_header("content-length", str(len(body)))
         if said.retry_after is not None:
             handler.send_header("retry-after", said.retry_after)
-        handler.end_headers()
-        handler.wfile.write(body)
+        with suppress(OSError):  # the client would not wait any longer
+            handler.end_headers()
+            handler.wfile.write(body)
 
 
 def _holds(span: Arrived, texts: Iterable[str]) -> bool:
