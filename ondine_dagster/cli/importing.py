@@ -44,7 +44,7 @@ def import_command(config: Path, out: Path | None, name: str | None) -> None:
         _say_what_is_missing(out)
     for one in converted:
         for remark in one.remarks:
-            place = f"{one.path}:{remark.line}" if remark.line else str(one.path)
+            place = f"{remark.path}:{remark.line}" if remark.line else str(remark.path)
             kind = "" if remark.carried else " is not carried over"
             console.print(f"{place}: {remark.key}{kind}: {remark.text}.", markup=False)
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondine_dagster.component.from_ondine.converting import Converted, convert
+from ondine_dagster.component.from_ondine.patterns import one_pattern
 from ondine_dagster.component.from_ondine.templates import as_jinja
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.prompt import PromptRenderer
@@ -42,7 +43,11 @@ KEYS: dict[str, tuple[Any, Mapping[str, Any], Mapping[str, Any] | str]] = {
     "dataset.source_path": ("in/a.csv", {}, {"source.path": "in/a.csv"}),
     "dataset.input_columns": (["review"], {}, "the template names the columns"),
     "dataset.output_columns": (["topic"], {}, {"output.column": "topic"}),
-    "dataset.filters": ({"lang": "en"}, {}, "filter it before"),
+    "dataset.filters": (
+        {"lang": 'e"n', "n": 5},
+        {},
+        {"when": 'row["lang"] == "e\\"n" and row["n"] | string == "5"'},
+    ),
     "dataset.sheet_name": (
         "May",
         {"dataset.source_type": "excel", "dataset.source_path": "a.xlsx"},
@@ -55,6 +60,17 @@ KEYS: dict[str, tuple[Any, Mapping[str, Any], Mapping[str, Any] | str]] = {
     "prompt.template_variables": (["review"], {}, "the template names its columns"),
     "prompt.response_format": ("json", {}, {"output.fields.label.type": "string"}),
     "prompt.json_fields": (["other"], FIELDS, "goes by dataset.output_columns"),
+    "prompt.few_shot_examples": (
+        [{"input": "so {so}", "output": "meh"}],
+        {},
+        {"prompt.examples": [{"input": "so {so}", "output": "meh"}]},
+    ),
+    "prompt.regex_patterns": (
+        {"label": r"Label: (\w+)"},
+        {"prompt.response_format": "regex"},
+        {"output.pattern": r"(?:Label: (?P<label>\w+))"},
+    ),
+    "prompt.batch_size": (25, {}, {"batching.rows_per_request": 25}),
     "prompt.batch_strategy": ("csv", {}, "asks in JSON whatever this says"),
     "llm.provider": ("anthropic", {"llm.model": "claude-haiku-4-5"}, {"llm.provider": "anthropic"}),
     "llm.model": ("gpt-4o", {}, {"llm.name": "gpt-4o"}),
@@ -103,6 +119,11 @@ KEYS: dict[str, tuple[Any, Mapping[str, Any], Mapping[str, Any] | str]] = {
     "processing.adaptive_concurrency": (False, {}, "cannot be switched off"),
     "processing.max_budget": (5, {}, {"limits.budgets": [{"usd": 5, "per": "run"}]}),
     "processing.checkpoint_dir": (".ck", {}, "ONDINE_DATA_DIR"),
+    "processing.enable_preprocessing": (
+        True,
+        {"processing.preprocessing_max_length": 400},
+        {"prompt.clean.review.truncate_tokens": 100, "prompt.clean.review.unicode": "nfc"},
+    ),
     "processing.preprocessing_max_length": (300, {}, "enable_preprocessing is not true"),
     "processing.auto_retry_failed": (True, {}, "ondine-dagster retry"),
     "processing.max_retry_attempts": (2, {}, "ondine-dagster retry"),
@@ -110,6 +131,12 @@ KEYS: dict[str, tuple[Any, Mapping[str, Any], Mapping[str, Any] | str]] = {
     "processing.progress_mode": ("rich", {}, "progress"),
     "processing.cleanup_on_success": (False, {}, "the ledger stays"),
     "processing.execution_mode": ("provider_batch", {}, "batch jobs"),
+    "output.destination_type": (
+        "parquet",
+        {"output.destination_path": "out/labels"},
+        {"export.to": "out/labels.parquet"},
+    ),
+    "output.destination_path": ("o.xlsx", {}, {"export.to": "o.xlsx"}),
     "output.atomic_write": (True, {}, "whole or not at all"),
     "output.merge_strategy": ("update", {"output.destination_path": "o.csv"}, "export.mode"),
     "metadata": ({"description": "Ours.", "team": "x"}, {}, {"description": "Ours."}),
@@ -157,6 +184,114 @@ def test_every_key_is_carried_over_or_told(tmp_path: Path, key: str) -> None:
         assert key.rpartition(".")[2] in text[line - 1]
     else:
         assert {path: at(one.attributes, path) for path in becomes} == becomes
+
+
+def test_no_key_of_the_schema_is_forgotten() -> None:
+    """The keys of Ondine 2.1.1, by section: core/specifications.py and its loader."""
+    schema = {
+        "dataset": "source_type source_path input_columns output_columns filters sheet_name "
+        "delimiter encoding",
+        "prompt": "template system_message few_shot_examples template_variables response_format "
+        "json_fields regex_patterns batch_size batch_strategy",
+        "llm": "provider model api_key temperature max_tokens top_p enable_prefix_caching "
+        "azure_endpoint azure_deployment api_version use_managed_identity azure_ad_token base_url "
+        "provider_name input_cost_per_1k_tokens output_cost_per_1k_tokens structured_output_mode "
+        "instructor_mode router_config cache_config extra_params custom_provider_id",
+        "processing": "batch_size concurrency checkpoint_interval max_retries retry_delay "
+        "error_policy rate_limit_rpm rate_limit rate_limit_redis_url rate_limit_scope "
+        "adaptive_concurrency max_budget checkpoint_dir enable_preprocessing "
+        "preprocessing_max_length auto_retry_failed max_retry_attempts use_jinja2 progress_mode "
+        "cleanup_on_success execution_mode",
+        "output": "destination_type destination_path merge_strategy atomic_write",
+    }
+    keys = {f"{section}.{key}" for section, keys in schema.items() for key in keys.split()}
+    assert keys | {"metadata"} == set(KEYS)
+
+
+def steps(folder: Path, *columns: tuple[str, list[str]]) -> Path:
+    """Write a composition, and a configuration for each of its columns."""
+    for column, needs in columns:
+        names = ["review", *needs]
+        template = " ".join(f"{{{name}}}" for name in names)
+        config = with_keys(
+            {
+                "dataset.input_columns": names,
+                "dataset.output_columns": [column],
+                "prompt.template": template,
+            }
+        )
+        (folder / f"{column}.yaml").write_text(yaml.safe_dump(config))
+    pipelines = [
+        {"column": column, "config": f"{column}.yaml", "depends_on": needs}
+        for column, needs in columns
+    ]
+    path = folder / "steps.yaml"
+    path.write_text(
+        yaml.safe_dump({"composition": {"input": "in.csv", "pipelines": pipelines, "odd": 1}})
+    )
+    return path
+
+
+def test_a_composition_becomes_datasets_that_read_one_another(tmp_path: Path) -> None:
+    path = steps(tmp_path, ("why", ["mood", "stars"]), ("mood", []), ("stars", []))
+    made = convert(path, "labels")
+    assert [one.attributes["name"] for one in made] == [
+        "labels_mood",
+        "labels_stars",
+        "labels_why",
+    ]
+    assert [one.attributes["source"] for one in made] == [
+        {"path": "in.csv"},
+        {"dataset": "labels_mood"},
+        {"dataset": "labels_stars"},
+    ]
+    for one in made:
+        Dataset.model_validate(dict(one.attributes))
+    keys = {(remark.path.name, remark.key) for one in made for remark in one.remarks}
+    assert ("steps.yaml", "composition.pipelines") in keys
+    assert ("steps.yaml", "composition.odd") in keys
+    assert ("stars.yaml", "dataset.source_path") in keys
+
+
+@pytest.mark.parametrize(
+    "columns", [[("a", ["b"]), ("b", ["a"])], [("a", ["nowhere"])]], ids=["circle", "missing"]
+)
+def test_steps_that_wait_for_one_another_are_told(tmp_path: Path, columns: Any) -> None:
+    with pytest.raises(OndineError, match="depend on one another"):
+        convert(steps(tmp_path, *columns), "labels")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "answer"),
+    [
+        ({"label": r"Label: (\w+)"}, "So. Label: good"),
+        ({"stars": r"\d"}, "a 4 and a 5"),
+        ({"stars": r"(\d) of (\d)", "label": r"[(](?P<x>\w+)[)]"}, "it is\n(good)\n3 of 5"),
+        ({"a": r"\(([^)(]*)\)", "b": "x|y"}, "y (in)"),
+    ],
+)
+def test_patterns_find_what_ondine_finds(patterns: dict[str, str], answer: str) -> None:
+    pattern = one_pattern(patterns)
+    assert pattern is not None
+    found = re.search(pattern, answer)
+    assert found is not None
+    for name, text in patterns.items():
+        match = re.search(text, answer)
+        assert match is not None
+        assert found[name] == (match[1] if match.groups() else match[0])
+
+
+@pytest.mark.parametrize("pattern", [r"(a)\1", "(", "(?i)a", r"(?P<q>a)(?P=q)"])
+def test_patterns_that_cannot_be_joined_are_left_to_a_person(tmp_path: Path, pattern: str) -> None:
+    keys = {"prompt.response_format": "regex", "prompt.regex_patterns": {"label": pattern}}
+    one = converted(tmp_path, with_keys(keys))
+    assert "output.function" in told(one, "prompt.regex_patterns")
+
+
+def test_a_brace_in_a_system_message_is_no_column(tmp_path: Path) -> None:
+    one = converted(tmp_path, with_keys({"prompt.system_message": "Fill {name}."}))
+    assert one.attributes["prompt"]["style"] == "jinja"
+    assert one.attributes["prompt"]["system"] == "Fill {name}."
 
 
 def test_the_smallest_configuration_needs_no_word_but_that_on_its_columns(tmp_path: Path) -> None:

@@ -11,10 +11,8 @@ from ondine_dagster.component.from_ondine.converting import Converted, convert_o
 from ondine_dagster.component.from_ondine.original import Original, read_original, with_variables
 from ondine_dagster.errors import OndineError
 
-_KINDS = {".xlsx": "excel", ".xls": "excel", ".parquet": "parquet"}
 
-
-def convert_composition(original: Original, path: Path, name: str) -> list[Converted]:
+def convert_composition(original: Original, name: str) -> list[Converted]:
     """Return one dataset per column, each of which reads the results of the one before.
 
     So the last one has all columns, as Ondine's table has in the end.
@@ -22,6 +20,7 @@ def convert_composition(original: Original, path: Path, name: str) -> list[Conve
     Raises:
         OndineError: a file is missing, or steps need one another.
     """
+    path = original.path
     table = with_variables(original.take("composition.input"))
     steps = original.take("composition.pipelines", [])
     if not table or not steps or not isinstance(steps, list):
@@ -35,12 +34,9 @@ def convert_composition(original: Original, path: Path, name: str) -> list[Conve
             "each dataset reads the results of the one before: a row that one rejects is not asked "
             "by those after it",
         )
-    for key in original.unknown():
-        original.left_out(key, "Ondine does not know this key either, and ignores it")
-    last = converted.pop()
-    remarks = (*original.remarks, *last.remarks) if last.path == path else last.remarks
-    own = Converted(last.attributes, last.path, remarks)
-    return [*converted, own]
+    first, *others = converted
+    remarks = (*original.all_remarks(), *first.remarks)
+    return [Converted(first.attributes, remarks), *others]
 
 
 def _step(
@@ -54,7 +50,7 @@ def _step(
         source: dict[str, Any] = {"dataset": before.attributes["name"]}
     else:
         source = {"path": table}
-    return convert_one(original, file, f"{name}_{called}", source)
+    return convert_one(original, f"{name}_{called}", source)
 
 
 def _in_order(steps: Sequence[Any], path: Path) -> list[Mapping[str, Any]]:

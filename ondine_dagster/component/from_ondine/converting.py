@@ -20,6 +20,7 @@ from ondine_dagster.component.from_ondine.original import Original, Remark, read
 from ondine_dagster.component.from_ondine.sections import (
     about,
     batching_section,
+    condition,
     export_section,
     limits_section,
     output_section,
@@ -34,6 +35,7 @@ _VARIABLE = re.compile(r"\{\{ env\('\w+'\) \}\}")
 _ROUNDS = 20
 # our settings whose origin in Ondine has another name, for remarks
 _ORIGINS = {
+    "when": "dataset.filters",
     "source.csv": "dataset",
     "source.sheet": "dataset.sheet_name",
     "source.path": "dataset.source_path",
@@ -41,6 +43,7 @@ _ORIGINS = {
     "prompt.system": "prompt.system_message",
     "prompt.examples": "prompt.few_shot_examples",
     "prompt.clean": "processing.enable_preprocessing",
+    "output.pattern": "prompt.regex_patterns",
     "output": "dataset.output_columns",
     "batching": "prompt.batch_size",
     "export": "output.destination_path",
@@ -60,7 +63,6 @@ class Converted:
     """One dataset: its attributes, and what is to be said of the configuration it came from."""
 
     attributes: Mapping[str, Any]
-    path: Path
     remarks: tuple[Remark, ...]
 
 
@@ -74,21 +76,24 @@ def convert(path: Path, name: str) -> list[Converted]:
     if original.has("composition"):
         from ondine_dagster.component.from_ondine.composition import convert_composition
 
-        return convert_composition(original, path, name)
-    return [convert_one(original, path, name)]
+        return convert_composition(original, name)
+    return [convert_one(original, name)]
 
 
 def convert_one(
-    original: Original, path: Path, name: str, source: Mapping[str, Any] | None = None
+    original: Original, name: str, source: Mapping[str, Any] | None = None
 ) -> Converted:
     """Return one configuration as a dataset; `source` goes before the one that it names."""
     _current_names(original)
     own_source = source_section(original, name)
+    if source is not None:
+        original.left_out("dataset.source_path", "the composition says where the rows come from")
     output = output_section(original)
     built: dict[str, Any] = {
         "name": name,
         **about(original),
         "source": dict(source or own_source),
+        "when": condition(original),
         "prompt": prompt_section(original),
         "llm": llm_section(original, with_fields="fields" in output),
         "output": output,
@@ -97,11 +102,8 @@ def convert_one(
         "export": export_section(original),
     }
     attributes = {key: value for key, value in built.items() if value not in ({}, None)}
-    _take_out_what_is_refused(attributes, original, path)
-    for key in original.unknown():
-        original.left_out(key, "Ondine does not know this key either, and ignores it")
-    ordered = sorted(original.remarks, key=lambda one: (one.line or 0, one.key))
-    return Converted(attributes, path, tuple(ordered))
+    _take_out_what_is_refused(attributes, original)
+    return Converted(attributes, original.all_remarks())
 
 
 def _current_names(original: Original) -> None:
@@ -117,7 +119,7 @@ def _current_names(original: Original) -> None:
     original.values = {**{k: v for k, v in values.items() if k != "data"}, "dataset": dataset}
 
 
-def _take_out_what_is_refused(attributes: dict[str, Any], original: Original, path: Path) -> None:
+def _take_out_what_is_refused(attributes: dict[str, Any], original: Original) -> None:
     for _ in range(_ROUNDS):
         try:
             Dataset.model_validate(_stand_ins(attributes))
@@ -129,10 +131,10 @@ def _take_out_what_is_refused(attributes: dict[str, Any], original: Original, pa
             origin = _origin(original, location)
             if not _remove(attributes, location):
                 line = original.line(origin)
-                place = f"{path}:{line}" if line else str(path)
+                place = f"{original.path}:{line}" if line else str(original.path)
                 raise OndineError(f"{place}: {origin}: {problem.message}")
             original.left_out(origin, problem.message)
-    raise OndineError(f"{path} could not be turned into a declaration.")
+    raise OndineError(f"{original.path} could not be turned into a declaration.")
 
 
 def _remove(attributes: dict[str, Any], location: Location) -> bool:

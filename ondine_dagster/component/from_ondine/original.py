@@ -21,6 +21,7 @@ class Remark:
     `line` is the key's in Ondine's file, None for one that is not there.
     """
 
+    path: Path
     line: int | None
     key: str
     text: str
@@ -28,9 +29,10 @@ class Remark:
 
 
 class Original:
-    """One configuration. What is taken is understood; `unknown` are the keys that nobody took."""
+    """One configuration. What is taken is understood."""
 
-    def __init__(self, values: Mapping[str, Any], document: Document) -> None:
+    def __init__(self, path: Path, values: Mapping[str, Any], document: Document) -> None:
+        self.path = path
         self.values = values
         self.remarks: list[Remark] = []
         self._document = document
@@ -54,13 +56,15 @@ class Original:
         """Say what a key that is carried over means here."""
         self._remark(key, what, carried=True)
 
-    def unknown(self) -> Iterator[str]:
-        """Yield the dotted keys that nobody asked for."""
-        yield from _leaves(self.values, "", self._taken)
+    def all_remarks(self) -> tuple[Remark, ...]:
+        """Return the remarks by line, on keys that nobody asked for too."""
+        for key in list(_leaves(self.values, "", self._taken)):
+            self.left_out(key, "Ondine does not know this key either, and ignores it")
+        return tuple(sorted(self.remarks, key=lambda one: (one.line or 0, one.key)))
 
     def _remark(self, key: str, text: str, *, carried: bool) -> None:
         self._taken.add(key)
-        self.remarks.append(Remark(self.line(key), key, text, carried))
+        self.remarks.append(Remark(self.path, self.line(key), key, text, carried))
 
     def line(self, key: str) -> int | None:
         """Return the line of a dotted key; None where it is not there."""
@@ -95,7 +99,7 @@ def read_original(path: Path) -> Original:
         raise OndineError(
             f"{path} is no configuration of Ondine: it has neither `dataset` nor `composition`."
         )
-    return Original(values, documents[0])
+    return Original(path, values, documents[0])
 
 
 def variables(text: Any) -> list[str]:

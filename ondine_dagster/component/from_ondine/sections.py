@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ondine_dagster.component.from_ondine.original import Original, variables, with_variables
+from ondine_dagster.component.from_ondine.patterns import one_pattern
 from ondine_dagster.component.from_ondine.templates import as_jinja
+from ondine_dagster.spec.templates import style_of
 
 # Ondine's default for preprocessing_max_length, in characters
 _LONGEST = 500
@@ -32,7 +34,7 @@ _NOT_NEEDED = {
     "columns of the source come back",
 }
 _POLICIES = {
-    "fail": "`checks` say when a run stops; budgets and a pilot of 20 rows are on by default",
+    "fail": "`checks` say what stops a run; the first 20 rows are judged before the rest",
     "retry": "what may succeed is asked again in any case (`limits.max_attempts`); in Ondine this "
     "policy ends the run",
     "use_default": "no value is made up: rows without an answer are in `rejected_rows`",
@@ -62,11 +64,6 @@ def source_section(original: Original, name: str) -> dict[str, Any]:
         if original.has(f"dataset.{key}") and kind != "csv":
             original.left_out(f"dataset.{key}", f"says nothing of a file of kind {kind}")
     _sheet(original, source, kind)
-    if original.has("dataset.filters"):
-        original.left_out(
-            "dataset.filters",
-            "rows are not left out while a file is read: filter it before, or the results after",
-        )
     return source
 
 
@@ -93,7 +90,9 @@ def prompt_section(original: Original) -> dict[str, Any]:
                 f"Ondine puts the environment variable {', '.join(named)} into it, here "
                 f"${{{named[0]}}} is text: write the value itself",
             )
-    prompt |= {"template": as_jinja(template, use_jinja)}
+    prompt["template"] = as_jinja(template, use_jinja)
+    if _reads_as_plain(prompt.values()):
+        prompt["style"] = "jinja"
     if examples := original.take("prompt.few_shot_examples"):
         prompt["examples"] = [_example(one) for one in examples]
     return prompt | _cleaning(original)
@@ -135,6 +134,14 @@ def _cleaning(original: Original) -> dict[str, Any]:
     return {"clean": {str(column): dict(clean) for column in columns}}
 
 
+def _reads_as_plain(texts: Iterable[str]) -> bool:
+    """Return whether a brace in these would be taken for a column's name in plain text."""
+    try:
+        return style_of(texts) == "plain"
+    except ValueError:
+        return True
+
+
 def _verbatim(text: str) -> str:
     """Return a template that renders to this text: Ondine's system message is none."""
     if not any(tag in text for tag in ("{{", "{%", "{#")):
@@ -150,9 +157,8 @@ def output_section(original: Original) -> dict[str, Any]:
     if names and set(names) != set(columns):
         original.left_out("prompt.json_fields", "Ondine goes by dataset.output_columns, as here")
     if how == "regex":
-        original.left_out("prompt.response_format", "patterns are not supported yet")
-        original.left_out("prompt.regex_patterns", "patterns are not supported yet")
-    elif original.has("prompt.regex_patterns"):
+        return _pattern(original)
+    if original.has("prompt.regex_patterns"):
         original.left_out("prompt.regex_patterns", "is for response_format: regex")
     if how == "raw" and len(columns) == 1:
         return {"column": columns[0]}
@@ -162,6 +168,41 @@ def output_section(original: Original) -> dict[str, Any]:
         "allowed values or bounds in `output.fields`",
     )
     return {"fields": {str(name): {"type": "string"} for name in columns}}
+
+
+def _pattern(original: Original) -> dict[str, Any]:
+    patterns = original.take("prompt.regex_patterns", {})
+    pattern = one_pattern({str(name): str(text) for name, text in patterns.items()} or {"": ""})
+    if pattern is None:
+        original.left_out(
+            "prompt.regex_patterns",
+            "these cannot be joined into one: write `output.pattern` with a named group for each "
+            "column, or `output.function` (my_module:parse)",
+        )
+        return {}
+    original.means(
+        "prompt.regex_patterns",
+        "an answer in which not all of them are found is rejected; Ondine leaves a cell empty",
+    )
+    return {"pattern": pattern}
+
+
+def condition(original: Original) -> str | None:
+    """Return our `when` for Ondine's filters: which rows are asked."""
+    filters = original.take("dataset.filters", {})
+    if not filters:
+        return None
+    original.means(
+        "dataset.filters",
+        "rows that do not fit are not asked, and cost nothing; but they are in the results, with "
+        "empty output columns",
+    )
+    return " and ".join(
+        f"row[{json.dumps(str(name), ensure_ascii=False)}]"
+        + ("" if isinstance(value, str) else " | string")
+        + f" == {json.dumps(str(value), ensure_ascii=False)}"
+        for name, value in filters.items()
+    )
 
 
 def limits_section(original: Original) -> dict[str, Any]:
