@@ -25,6 +25,7 @@ from ondine_dagster.assets.partitions import event_key, step_keys
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompt_parts import PromptParts, cache_remarks, parts_of, shown
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
+from ondine_dagster.assets.samples import samples_remark
 from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.estimates import Estimate, Estimator
@@ -243,13 +244,15 @@ def build_prompts(
         llm: LLMProviderResource = context.resources.ondine_llm
         with readable_failures(), reading(Path(llm.ledger_path)) as connection:
             lake, outlook = resource.lake(), Outlook(pipeline, connection)
+            remark = samples_remark(pipeline)
+            few: Metadata = {"samples": remark} if remark else {}
             for partition in step_keys(context):
                 counts = write_prompts(
                     pipeline, lake, partition, outlook, context.run.run_id, llm.attachments()
                 )
                 columns = written_columns(pipeline, lake, "prompts", partition)
                 context.add_asset_metadata(
-                    _metadata(counts) | columns, partition_key=event_key(pipeline, partition)
+                    _metadata(counts) | few | columns, partition_key=event_key(pipeline, partition)
                 )
 
     return prompts

@@ -25,6 +25,21 @@ _Row = Question | RowOutcome
 _ORDER = (Outcome.HELD, Outcome.NOT_ATTEMPTED, Outcome.ANSWERED, Outcome.ERROR, Outcome.SKIPPED)
 
 
+def samples_remark(pipeline: Pipeline) -> str | None:
+    """Return why several answers will hardly differ; None where there is no reason."""
+    llm, samples = pipeline.dataset.llm, pipeline.dataset.samples
+    if samples > 1 and llm.temperature == 0:
+        why = "llm.temperature 0"
+    elif samples > 1 and llm.seed is not None:
+        why = "llm.seed is declared"
+    else:
+        return None
+    return (
+        f"samples is {samples}, and {why}: the answers to a row will hardly differ, and each is "
+        "paid. Change that, or ask once."
+    )
+
+
 def with_samples(pipeline: Pipeline, feeds: Iterable[PartitionFeed]) -> Iterator[PartitionFeed]:
     """Yield `feeds` with each row once per sample; one that is not asked comes as often."""
     count = pipeline.dataset.samples

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ondine_dagster.assets.prompt_parts import cache_remarks
 from ondine_dagster.assets.resources import LLMProviderResource
+from ondine_dagster.assets.samples import samples_remark
 from ondine_dagster.cli.budgets import budgets_line, shared_standings, standings_of
 from ondine_dagster.cli.console import output
 from ondine_dagster.cli.findings import Finding, Level
@@ -186,7 +187,8 @@ def _prompt(target: Target) -> str:
         estimator = Estimator(pipeline.provider, None)
     except OndineError:  # said of the model
         return f"names {', '.join(sorted(renderer.columns)) or 'no column'}"
-    if remarks := [*cache_remarks(pipeline, estimator)]:
+    few = samples_remark(pipeline)
+    if remarks := [*cache_remarks(pipeline, estimator), *([few] if few else [])]:
         raise _WorthALook(" ".join(remarks))
     same = estimator.tokens_around + estimator.tokens_in(renderer.static_json)
     return f"about {same:,} tokens are the same for all rows"

@@ -12,6 +12,7 @@ from ondine_dagster.assets.cleaned import cleaned_text
 from ondine_dagster.assets.forecast import BudgetForecast, Duration, budget_forecast, durations
 from ondine_dagster.assets.outlook import Need
 from ondine_dagster.assets.plan import DatasetPlan, plan_rows
+from ondine_dagster.assets.samples import samples_remark
 from ondine_dagster.assets.snapshot import upstream_gap
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
 from ondine_dagster.cli.budgets import standings_of
@@ -180,6 +181,8 @@ def _remarks(plan: _Plan) -> Iterator[str]:
     target, found = plan.target, plan.rows
     if gap := upstream_gap(target.pipeline, target.lake):
         yield gap
+    if remark := samples_remark(target.pipeline):
+        yield remark
     provider = target.pipeline.provider
     if found.everything.requests and not found.everything.most:
         yield f"{provider.model} is free: its prices are 0."

@@ -10,6 +10,7 @@ import pytest
 
 from ondine_dagster.assets.outlook import Need
 from ondine_dagster.assets.plan import DatasetPlan, plan_rows
+from ondine_dagster.assets.samples import samples_remark
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.storage.export import export
 from ondine_dagster_tests.workbench import (
@@ -203,6 +204,30 @@ def test_rows_that_agree_little_go_to_another_dataset(
     third = make_bench(name="third", source={"dataset": "notes"}, samples=2)
     third.run_missing()
     assert charged() == 3  # the question of one of them is paid already
+
+
+@pytest.mark.parametrize(
+    ("sampling", "said"),
+    [
+        ({"temperature": 0}, "and llm.temperature 0: the answers to a row will hardly differ"),
+        ({"seed": 7, "temperature": 1}, "and llm.seed is declared: the answers"),
+        ({"temperature": 0.7}, ""),
+        ({}, ""),
+    ],
+)
+def test_answers_that_will_hardly_differ_are_said_before_they_are_paid(
+    make_bench: MakeBench, simulator: Any, sampling: dict[str, Any], said: str
+) -> None:
+    llm = {**declaration(simulator)["llm"], **sampling}
+    bench = make_bench(numbered(1), samples=3, llm=llm)
+    assert said in (samples_remark(bench.pipeline) or "")
+    assert bool(samples_remark(bench.pipeline)) is bool(said)
+    assert samples_remark(make_bench(llm=llm).pipeline) is None
+    bench.snapshot()
+    bench.run(assets=["raw_rows", "prompts"])
+    event = bench.events("prompts")[-1].event_log_entry.asset_materialization
+    assert event is not None
+    assert ("samples" in event.metadata) is bool(said)
 
 
 @pytest.mark.parametrize("count", [1, 2])
