@@ -25,6 +25,7 @@ from ondine_dagster.llm.asking_again import ALL
 from ondine_dagster.spec import Schedule
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.located import NotWatchable
+from ondine_dagster.storage.sources import SourceNotFound
 
 _SECONDS_BETWEEN_TICKS = 30
 _SECONDS_TO_FOLLOW = 15
@@ -152,8 +153,8 @@ def _source_now(pipeline: Pipeline, instance: dg.DagsterInstance) -> watch.Sourc
         return watch.Source() if last is None else watch.event(last.run_id, last.timestamp)
     try:
         return look_at(pipeline.source_pieces())
-    except OndineError:
-        if pipeline.dataset.source.is_query:
+    except OndineError as error:
+        if not isinstance(error, SourceNotFound) and pipeline.dataset.source.dataset is None:
             raise
         return watch.Source()
 

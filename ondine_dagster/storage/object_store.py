@@ -105,6 +105,7 @@ class StoreFiles:
 
         searched = self._searched()
         store, path = fsspec.core.url_to_fs(searched)
+        store.invalidate_cache()  # a daemon would never see a new file
         scheme = searched.partition("://")[0]
         if not is_pattern(searched):
             known = {path: store.info(path)} if store.exists(path) else {}

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset, Source
@@ -167,6 +168,25 @@ def test_a_changed_file_is_seen(files: Path, base: str, store: Any) -> None:
     after = seen()
     assert len(after) == len(before) == 2
     assert [one.name.rpartition("/")[2] for one in after if one not in before] == ["a.csv"]
+
+
+def test_a_new_file_is_seen_in_a_store_that_remembers_its_lists(
+    files: Path, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered: dict[str, Any] = {}
+    real = MemoryFileSystem.glob
+
+    def glob(memory: MemoryFileSystem, path: str, **options: Any) -> Any:
+        return remembered.setdefault(path, real(memory, path, **options))
+
+    monkeypatch.setattr(MemoryFileSystem, "glob", glob)
+    monkeypatch.setattr(MemoryFileSystem, "invalidate_cache", lambda *_: remembered.clear())
+    source = {"path": f"{STORE}/in/"}
+    assert sorted(read(files, source)["id"]) == ["1", "2", "3"]
+
+    store.pipe_file("/bucket/in/new.csv", b"id,review\n5,x\n")
+
+    assert sorted(read(files, source)["id"]) == ["1", "2", "3", "5"]
 
 
 def test_a_store_without_its_package_names_the_extra(
