@@ -83,7 +83,7 @@ def export(lake: Lake, dataset: str, to: Path | Table, *, lineage: bool = False)
     snapshot = current_snapshot(lake, dataset)
     file = to if isinstance(to, Path) else to.file
     if file is not None:
-        _refuse_ours(lake, snapshot, file)
+        _refuse_ours(lake, snapshot, file, is_replaced=isinstance(to, Path))
     keys = [] if snapshot is None else _with_files(lake, snapshot, "results")
     if snapshot is None or not keys:
         raise OndineError(
@@ -119,10 +119,13 @@ def _open_table(to: Table, schema: pa.Schema) -> TableSink:
     return PostgresTable(to.url, to.name, schema, to.mode, key)
 
 
-def _refuse_ours(lake: Lake, snapshot: Snapshot | None, to: Path) -> None:
+def _refuse_ours(lake: Lake, snapshot: Snapshot | None, to: Path, *, is_replaced: bool) -> None:
     """An export replaces its target: never the source, never a file of the lake."""
     target = to.resolve()
-    if snapshot is not None and _is_source(Path(snapshot.source_path), target):
+    source = "" if snapshot is None else snapshot.source_path
+    if is_replaced:
+        source = re.sub(r", (table .*|query)$", "", source)  # of a database: its file
+    if snapshot is not None and _is_source(Path(source), target):
         raise OndineError(f"{to} is the source of {snapshot.dataset}. Export to another file.")
     if target.is_relative_to(lake.root.resolve()):
         raise OndineError(f"{to} lies in the lake. Export to a file outside of {lake.root}.")
@@ -132,7 +135,8 @@ def _is_source(source: Path, target: Path) -> bool:
     """Return whether `target` is the source, or fits its pattern: then it would become a part."""
     folder = Path(re.split(r"[*?%]", str(source))[0]).parent
     pattern = re.sub("%.", "*", str(folder.resolve() / source.relative_to(folder)))
-    return target == source.resolve() or fnmatch(str(target), pattern)
+    in_folder = source.is_dir() and target.parent == source.resolve()
+    return target == source.resolve() or in_folder or fnmatch(str(target), pattern)
 
 
 def _with_files(lake: Lake, snapshot: Snapshot, asset: str) -> list[str]:

@@ -313,11 +313,14 @@ def _store(
     placement: Placement,
 ) -> Snapshot:
     """Write the file, then the pointer, then drop what is no longer kept; return what counts."""
-    if previous is not None and _is_unchanged(previous, taken, table.schema):
-        return previous
-    write_snapshot(taken, table, identities.keys, placement.keys)
     pointer = read_pointer(lake, taken.dataset)
     before = () if pointer is None else pointer.kept
+    if previous is not None and _is_unchanged(previous, taken, table.schema):
+        if previous.source_path != taken.source_path:  # the same rows from another place
+            previous = replace(previous, source_path=taken.source_path)
+            write_pointer(lake, previous, before)
+        return previous
+    write_snapshot(taken, table, identities.keys, placement.keys)
     kept = tuple(dict.fromkeys((taken.version, *before)))[:_KEPT]
     write_pointer(lake, taken, kept)
     for version in lake.partitions(taken.dataset, SNAPSHOT):

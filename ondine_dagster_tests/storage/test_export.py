@@ -21,6 +21,7 @@ from ondine_dagster.storage import export as export_module
 from ondine_dagster.storage.export import ExportResult, export
 from ondine_dagster.storage.export_formats import open_format
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.locate import locate
 from ondine_dagster.storage.snapshot import Snapshot, take_snapshot
 from ondine_dagster_tests.storage.builders import a_dataset, write_csv, write_results
 
@@ -339,6 +340,25 @@ def test_a_failed_export_leaves_the_old_file(lake: Lake, tmp_path: Path, ending:
         export(lake, "reviews", to)
     assert to.read_bytes() == before
     assert not [name for name in os.listdir(tmp_path) if ".tmp" in name]
+
+
+def test_an_export_replaces_no_database_and_adds_no_file_to_a_folder_that_rows_come_from(
+    lake: Lake, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_csv(tmp_path / "in" / "a.csv", ["text"], [["x"]])
+    with duckdb.connect(str(tmp_path / "x.duckdb")) as shop:
+        shop.execute("create table letters as select 'x' as text")
+    database = "duckdb:///x.duckdb"
+    for source, to in (
+        ({"path": "in/"}, "in/out.csv"),
+        ({"database": database, "table": "letters"}, "x.duckdb"),
+        ({"database": database, "query": "select text from letters"}, "x.duckdb"),
+    ):
+        dataset = a_dataset(source=source)
+        take_snapshot(lake, dataset, locate(dataset, tmp_path / "y", tmp_path, dict))
+        with pytest.raises(OndineError, match="is the source of reviews"):
+            export(lake, "reviews", tmp_path / to)
 
 
 def test_an_export_never_replaces_the_source_or_a_file_of_the_lake(
