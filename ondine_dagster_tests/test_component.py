@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster.components.testing import create_defs_folder_sandbox
+from jsonschema import Draft202012Validator
 
 import ondine_dagster
 from ondine_dagster.component import (
@@ -399,3 +400,18 @@ def test_the_schema_for_editors_is_that_of_a_dataset() -> None:
     for name in ("Llm", "Fallback"):
         assert schema["$defs"][name]["type"] == ["object", "string"]
     assert schema["$defs"]["Llm"]["properties"]["temperature"]["description"]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ["good", "bad"],
+        {"good": ["great"], "bad": []},
+        {"values": ["good"], "anywhere": True},
+        {"values": {"good": ["great"]}},
+    ],
+)
+def test_every_form_of_a_choice_is_right_in_an_editor_too(choice: object) -> None:
+    schema = LLMDataset.get_model_cls().model_json_schema()
+    Draft202012Validator(schema).validate(attributes(output={"choice": choice}))
+    assert Dataset.model_validate(attributes(output={"choice": choice})).output.choice

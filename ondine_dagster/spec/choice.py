@@ -11,7 +11,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from ondine_dagster.spec.base import LOCAL, VERBATIM, FilledText, Flag, Part
 from ondine_dagster.spec.problems import Location, refused_at, shown
@@ -65,6 +67,17 @@ class Choice(Part):
         "that names two values is rejected. Default: the whole answer is the word.",
         examples=[True],
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The values alone, or with their words, are a choice too."""
+        long = handler.resolve_ref_schema(handler(core_schema))
+        words = {"type": "array", "items": {"type": "string"}}
+        values = {"type": "object", "additionalProperties": words}
+        long["properties"]["values"] |= {"type": ["object", "array"]}
+        return {"anyOf": [long, values, words]}
 
     @classmethod
     def written_out(cls, data: Any, context: Mapping[str, Any]) -> Any:

@@ -385,7 +385,7 @@ ANSWERS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.one_of(
         st.lists(PIECES).map("".join), st.text(), VALUES.map(json.dumps), ANSWERS.map(json.dumps)
