@@ -65,6 +65,8 @@ def export_to(pipeline: Pipeline, lake: Lake, declared: Export, folder: Path) ->
 def told(written: ExportResult) -> str:
     """Return what was written, as people read it; no secrets."""
     text = f"{plural(written.rows, 'row')} in {written.to}"
+    if written.skipped:
+        text += f", {written.skipped:,} of them skipped by `when`"
     if written.changes is None:
         return text
     names = ("added", "overwritten", "removed")
@@ -96,6 +98,7 @@ def _metadata(written: ExportResult) -> Metadata:
         "to": path(str(written.to)),
         "rows": written.rows,
         "rejected": written.rejected,
+        "skipped": written.skipped,
         "without_an_outcome": written.missing,
     }
     if written.changes is not None:

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from ondine_dagster.spec.accept import AcceptList
 from ondine_dagster.spec.base import TEMPLATED, Part
-from ondine_dagster.spec.columns import RESERVED_COLUMNS
+from ondine_dagster.spec.columns import AGREEMENT_COLUMNS, RESERVED_COLUMNS
 from ondine_dagster.spec.dataset import RESERVED_NAMES, Dataset
 from ondine_dagster.spec.fields import DeclaredField, all_fields
 from ondine_dagster.spec.keys import NOT_SUPPORTED_YET
@@ -224,7 +224,7 @@ def _code(value: Any) -> str:
 
 
 def _closing() -> list[str]:
-    columns = _list(RESERVED_COLUMNS)
+    columns = _list({*RESERVED_COLUMNS, *AGREEMENT_COLUMNS})
     return [
         "## Names that are taken",
         "",

@@ -39,14 +39,14 @@ class Gaps:
     @property
     def sentence(self) -> str | None:
         """Return what is missing and what to do; None where upstream is complete."""
-        found, do = [], f"Run it first: ondine-dagster run {self.upstream}"
+        found, do = [], _run_first(self.upstream)
         if self.without_outcome:
             found.append(f"{plural(self.without_outcome, 'row')} without an outcome yet")
         if self.changed:
             found.append(f"{plural(self.changed, 'partition')} whose rows have changed since")
         if self.several_questions:
             found.append("results of several questions (prompt, model or schema were changed)")
-            do += " --all"
+            do = f"Run all of it first: ondine-dagster run {self.upstream} --all"
         if self.rejected and not found:
             do = f"Ask again for them: ondine-dagster retry {self.upstream}"
         if self.rejected:
@@ -113,12 +113,15 @@ def gaps(lake: Lake, name: str) -> Gaps:
     )
 
 
+def _run_first(name: str) -> str:
+    return f"Run it first, or this dataset with --upstream: ondine-dagster run {name}"
+
+
 def _snapshot(lake: Lake, name: str) -> Snapshot:
     pointer = read_pointer(lake, name)
     if pointer is None:
         raise OndineError(
-            f"source.dataset: {name} has no results in {lake.root} yet. Run it first: "
-            f"ondine-dagster run {name}"
+            f"source.dataset: {name} has no results in {lake.root} yet. {_run_first(name)}"
         )
     return pointer.snapshot
 
@@ -134,8 +137,8 @@ def _schema(lake: Lake, name: str, snapshot: Snapshot) -> pa.Schema:
     schemas = [lake.schema(name, _RESULTS, key) for key in _with_results(lake, snapshot)]
     if not schemas:
         raise OndineError(
-            f"source.dataset: no partition of {name} has results in {lake.root} yet. Run it first: "
-            f"ondine-dagster run {name}"
+            f"source.dataset: no partition of {name} has results in {lake.root} yet. "
+            f"{_run_first(name)}"
         )
     try:
         union = pa.unify_schemas(schemas, promote_options="permissive")

@@ -59,7 +59,7 @@ class ExportResult:
     """What an export wrote, and which rows of the current snapshot it did not hold.
 
     `rejected` rows are in `rejected_rows`; `missing` rows have no outcome yet. `changes` are those
-    of a table.
+    of a table. `skipped` of the `rows` were not asked: their output columns are empty.
     """
 
     to: Path | Table
@@ -67,6 +67,7 @@ class ExportResult:
     rejected: int
     missing: int
     changes: Changes | None = None
+    skipped: int = 0
 
 
 def export(lake: Lake, dataset: str, to: Path | Table, *, lineage: bool = False) -> ExportResult:
@@ -99,7 +100,7 @@ def export(lake: Lake, dataset: str, to: Path | Table, *, lineage: bool = False)
             sink.write(gathered.rows(order[start : start + _CHUNK_ROWS]))
         changes = sink.commit()
     missing = max(snapshot.rows - len(order) - rejected, 0)
-    return ExportResult(to, len(order), rejected, missing, changes)
+    return ExportResult(to, len(order), rejected, missing, changes, _skipped(lake, snapshot, keys))
 
 
 def _added(to: Path | Table, lineage: bool) -> Sequence[str]:
@@ -181,6 +182,20 @@ def _order(
     together = np.concatenate(found)
     ordered: np.ndarray[Any, np.dtype[np.int64]] = together[np.argsort(together[:, 0])]
     return ordered
+
+
+def _skipped(lake: Lake, snapshot: Snapshot, keys: Sequence[str]) -> int:
+    """Count the rows of the snapshot that `when` has left out; files without any are not read."""
+    name, count = snapshot.dataset, 0
+    some = [
+        key for key in keys if int(lake.metadata(name, "results", key).get("ondine.skipped") or 0)
+    ]
+    named = _positions(snapshot) if some else {}
+    for key in some:
+        table = lake.read(name, "results", key, ["_row_key", "_outcome"])
+        rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+        count += sum(outcome == "skipped" and row in named[key] for row, outcome in rows)
+    return count
 
 
 def _positions(snapshot: Snapshot) -> dict[str, dict[str, int]]:

@@ -75,15 +75,16 @@ def test_what_upstream_has_not_brought_is_said_with_the_command(
     chain: tuple[Bench, Bench], charged: Callable[[], int], make_bench: MakeBench
 ) -> None:
     first, second = chain
-    with pytest.raises(OndineError, match="Run it first: ondine-dagster run notes"):
+    with pytest.raises(OndineError, match=r"Run it first, .*: ondine-dagster run notes"):
         second.pipeline.source_columns()
     first.snapshot()
     with pytest.raises(OndineError, match="no partition of notes has results"):
         second.pipeline.source_columns()
     first.run("rows-00001")
     second.snapshot()
-    gap = "The source notes has 15 rows without an outcome yet. Run it first: ondine-dagster run"
-    assert upstream_gap(second.pipeline, second.lake) == f"{gap} notes"
+    gap = str(upstream_gap(second.pipeline, second.lake))
+    assert gap.startswith("The source notes has 15 rows without an outcome yet. Run it first")
+    assert gap.endswith("ondine-dagster run notes")
     assert second.run_missing() == ["rows-00000"]
     assert [row["id"] for row in second.rows(RESULTS)] == [f"r{n}" for n in range(10, 20)]
 

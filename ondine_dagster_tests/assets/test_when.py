@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ondine_dagster.assets.attachments import AttachmentReader
+from ondine_dagster.assets.export import told
 from ondine_dagster.assets.outlook import Need
 from ondine_dagster.assets.plan import DatasetPlan, plan_rows
 from ondine_dagster.assets.report_data import collect
@@ -81,7 +82,9 @@ def test_a_skipped_row_is_asked_nobody_and_counted_everywhere(
     counted = [one.metadata for one in events if one is not None]
     outcomes = {(one["rows_answered"].value, one["rows_skipped"].value) for one in counted}
     assert outcomes == {(6, 4), (0, 2)}
-    assert export(bench.lake, "notes", bench.folder / "out.csv").rows == 12
+    exported = export(bench.lake, "notes", bench.folder / "out.csv")
+    assert (exported.rows, exported.skipped) == (12, 6)
+    assert told(exported).endswith("out.csv, 6 of them skipped by `when`")
 
 
 def test_a_change_of_when_pays_only_for_rows_that_were_never_asked(
