@@ -278,3 +278,24 @@ def test_csv_takes_single_values_only() -> None:
     schema = {"type": "object", "properties": {"tags": {"type": "array"}}}
     with pytest.raises(OndineError, match="and the field tags is no single value"):
         build_packing("csv", schema)
+
+
+def test_half_a_character_costs_no_row_and_is_seen_as_ever() -> None:
+    text = '{"answers":[{"id":"abc","label":"good","note":"a\\ud83db"},{"id":"def","label":"bad"}]}'
+    found = PACKING.split(text, CODES[:2], cut=False)
+    assert found.problems == {}
+    reader, flags = AnswerReader(OUTPUT), list[str]()
+    assert reader.read(found.answers["abc"], flags) == {"label": "good", "note": "a\ufffdb"}
+    assert flags == ["characters_replaced"]
+    plain = PLAIN.split('{"answers":[{"id":"abc","answer":"a\\ud83db"}]}', ["abc"], cut=False)
+    assert plain.answers == {"abc": "a\ufffdb"}
+
+
+def test_a_number_without_end_costs_its_own_row_only() -> None:
+    text = (
+        pack(item("abc", note=1))
+        .replace("1", "1" * 5000)
+        .replace("}]}", "}," + pack(item("def"))[12:])
+    )
+    found = PACKING.split(text, CODES[:2], cut=False)
+    assert sorted(found.answers) == ["def"] and found.problems == {"abc": "malformed"}
