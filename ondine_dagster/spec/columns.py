@@ -23,7 +23,11 @@ LINEAGE_COLUMNS = (
 ERROR_COLUMNS = ("_error_class", "_error_code", "_error_message", "_raw_text")
 # of datasets with `samples`: how far they agree, and how they voted
 AGREEMENT_COLUMNS = ("_agreement", "_votes")
-RESERVED_COLUMNS = frozenset((*SNAPSHOT_COLUMNS, *LINEAGE_COLUMNS, *ERROR_COLUMNS))
+# only in exports: which version of prompt, model and schema a row was asked under
+QUESTION_VERSION_COLUMN = "_question_version"
+RESERVED_COLUMNS = frozenset(
+    (*SNAPSHOT_COLUMNS, *LINEAGE_COLUMNS, *ERROR_COLUMNS, QUESTION_VERSION_COLUMN)
+)
 
 
 def same_column(name: str) -> str:

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import ERROR_COLUMNS, LINEAGE_COLUMNS
+from ondine_dagster.spec.columns import QUESTION_VERSION_COLUMN
 from ondine_dagster.spec.database_url import DatabaseUrl
 from ondine_dagster.spec.export import Mode
 from ondine_dagster.storage.export_duckdb import DuckDBTable
 from ondine_dagster.storage.export_formats import open_format
 from ondine_dagster.storage.export_table import Changes, TableSink
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.parquet_files import read_metadata
 from ondine_dagster.storage.snapshot import Snapshot, current_snapshot
 from ondine_dagster.storage.snapshot_file import read_columns
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROW_KEY = "_row_key"
+_VERSION_NOTE = "ondine.question_version"
 _CHUNK_ROWS = 20_000
 # Partitions held in memory: neighbours in the input mostly come from the same few.
 _OPEN_PARTITIONS = 8
@@ -106,7 +109,7 @@ def export(lake: Lake, dataset: str, to: Path | Table, *, lineage: bool = False)
 def _added(to: Path | Table, lineage: bool) -> Sequence[str]:
     """Return the columns beside those of source and output, `_row_key` where rows need it."""
     if lineage:
-        return LINEAGE_COLUMNS
+        return (*LINEAGE_COLUMNS, QUESTION_VERSION_COLUMN)
     by_key = isinstance(to, Table) and to.mode != "replace" and not to.key
     return (_ROW_KEY,) if by_key else ()
 
@@ -162,7 +165,10 @@ def _schema(lake: Lake, snapshot: Snapshot, keys: Sequence[str], more: Sequence[
     source = [name for name in snapshot.source_columns if name in union.names]
     output = [name for name in union.names if name not in added and name not in source]
     traced = [name for name in more if name in union.names]
-    return pa.schema([union.field(name) for name in (*source, *output, *traced)])
+    fields = [union.field(name) for name in (*source, *output, *traced)]
+    if QUESTION_VERSION_COLUMN in more:
+        fields.append(pa.field(QUESTION_VERSION_COLUMN, pa.string()))
+    return pa.schema(fields)
 
 
 def _order(
@@ -234,8 +240,15 @@ class _Gathered:
         return table.set_column(index, table.field(index), [pa.array(places[:, 0])])
 
     def _partition(self, number: int) -> pa.Table:
+        import pyarrow as pa
+
         if number not in self._open:
-            table = self._lake.read(self._dataset, "results", self._keys[number])
+            key = self._keys[number]
+            table = self._lake.read(self._dataset, "results", key)
+            if QUESTION_VERSION_COLUMN in self.schema.names:
+                notes = read_metadata(self._lake.path(self._dataset, "results", key))
+                version = pa.repeat(pa.scalar(notes.get(_VERSION_NOTE), pa.string()), len(table))
+                table = table.append_column(QUESTION_VERSION_COLUMN, version)
             self._open[number] = _as_schema(table, self.schema)
             if len(self._open) > _OPEN_PARTITIONS:
                 self._open.popitem(last=False)

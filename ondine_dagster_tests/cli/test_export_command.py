@@ -10,6 +10,8 @@ import dagster as dg
 import duckdb
 import pytest
 
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.component.declarations import load_declaration
 from ondine_dagster_tests.cli.typing_person import Person
 
 
@@ -44,7 +46,12 @@ def test_a_run_writes_what_the_declaration_names_and_the_command_does_so_again(
 ) -> None:
     assert len(rows_of(labelled.folder / "labels.csv")) == 3
     warehouse = labelled.folder / "warehouse.duckdb"
-    assert asked(warehouse, "select count(*), min(_outcome) from labels") == [(3, "ok")]
+    query = "select count(*), min(_outcome), count(distinct _question_version) from labels"
+    assert asked(warehouse, query) == [(3, "ok", 1)]
+    (declared,) = load_declaration(labelled.declared_in)
+    pipeline = Pipeline(declared.dataset, declared.declared_in, declared.project_root)
+    ((version,),) = asked(warehouse, "select min(_question_version) from labels")
+    assert version == pipeline.question_version
     with labelled.dagster() as instance:
         event = instance.get_latest_materialization_event(dg.AssetKey(["notes", "export"]))
         assert event is not None

@@ -13,6 +13,21 @@ from ondine_dagster.spec import Dataset
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import Snapshot, partition_rows
 
+# texts that a file or a database may take for something else
+NASTY = [
+    'say "hi", she\nsaid\r\nbye',
+    "semi;colon,\ttab \\ back\\nslash \\N \\.",
+    "one\n\\.\ntwo",
+    "\\.",
+    "👋🏽 é e\u0301",
+    "שלום עולם \u202eabc",
+    "NULL",
+    "",
+    None,
+    "'; drop table results; --",
+    "x" * 1_000_000,
+]
+
 
 def a_dataset(rows: int = 2, key: Any = (), **declared: Any) -> Dataset:
     return Dataset.model_validate(

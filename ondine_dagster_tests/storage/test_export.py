@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from openpyxl import load_workbook
@@ -23,7 +24,7 @@ from ondine_dagster.storage.export_formats import open_format
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.locate import locate
 from ondine_dagster.storage.snapshot import Snapshot, take_snapshot
-from ondine_dagster_tests.storage.builders import a_dataset, write_csv, write_results
+from ondine_dagster_tests.storage.builders import NASTY, a_dataset, write_csv, write_results
 
 TEXTS = ["Привет 👋", 'say "hi", she\nsaid', "c", "d", "e"]
 
@@ -264,7 +265,8 @@ def test_lineage_is_added_on_request(lake: Lake, tmp_path: Path) -> None:
     answer_all(lake, snap(lake, tmp_path, "01"))
     export(lake, "reviews", tmp_path / "out.parquet", lineage=True)
     names = pq.read_schema(tmp_path / "out.parquet").names
-    assert names == ["id", "text", "label", "_row_key", "_position", "_outcome"]
+    lineage = ["_row_key", "_position", "_outcome", "_question_version"]
+    assert names == ["id", "text", "label", *lineage]
 
 
 def test_the_position_of_lineage_is_that_of_the_current_snapshot(
@@ -371,3 +373,30 @@ def test_an_export_never_replaces_the_source_or_a_file_of_the_lake(
     assert (tmp_path / "x.parquet").read_bytes() == before
     with pytest.raises(OndineError, match="lies in the lake"):
         export(lake, "reviews", lake.root / "reviews" / "mine.csv")
+
+
+def as_read(path: Path) -> list[str | None]:
+    """Return the column `text` as programs read it, NULL apart from the empty text."""
+    if path.suffix == ".jsonl":
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line)["text"] for line in lines]
+    if path.suffix == ".parquet":
+        return pq.read_table(path)["text"].to_pylist()
+    nulls = pa_csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
+    lines_in_cells = pa_csv.ParseOptions(newlines_in_values=True)
+    whole = pa_csv.ReadOptions(block_size=1 << 24)
+    table = pa_csv.read_csv(path, whole, lines_in_cells, nulls)
+    return table["text"].to_pylist()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_any_text_comes_back_from_a_file_as_it_was(lake: Lake, tmp_path: Path, ending: str) -> None:
+    nasty = [*NASTY, "nul \0 and \x1b[31m", "=1+1", " spaces ", "\u2028\u2029", "\ufeff"]
+    pq.write_table(pa.table({"text": nasty, "n": range(len(nasty))}), tmp_path / "x.parquet")
+    dataset = a_dataset(100, source={"path": "x.parquet"})
+    snapshot = take_snapshot(lake, dataset, tmp_path / "x.parquet").snapshot
+    keys = lake.read("reviews", "snapshot", snapshot.version)["_row_key"].to_pylist()
+    write_results(lake, snapshot, "rows-00000", dict.fromkeys(keys, "ok"))
+    out = tmp_path / f"out.{ending}"
+    export(lake, "reviews", out)
+    assert as_read(out) == nasty

@@ -24,22 +24,9 @@ from ondine_dagster.storage.export_table import Changes
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import take_snapshot
 from ondine_dagster_tests.postgres import PASSWORD
-from ondine_dagster_tests.storage.builders import a_dataset, write_csv, write_results
+from ondine_dagster_tests.storage.builders import NASTY, a_dataset, write_csv, write_results
 
 UTC = datetime.UTC
-NASTY = [
-    'say "hi", she\nsaid\r\nbye',
-    "semi;colon,\ttab \\ back\\nslash \\N \\.",
-    "one\n\\.\ntwo",
-    "\\.",
-    "👋🏽 é e\u0301",
-    "שלום עולם \u202eabc",
-    "NULL",
-    "",
-    None,
-    "'; drop table results; --",
-    "x" * 1_000_000,
-]
 
 
 class Place:
