@@ -226,7 +226,7 @@ class Engine:
             window_rows=limits.window_rows,
             stop=stop,
             progress=self.progress,
-            ready=Ready(sender.sizes.next if sender.sizes else None),
+            ready=Ready(sender.sizes),
             pilot=self._pilot,
             before_first=lambda: self._prepare(ring, asker, stop, tokens),
         )

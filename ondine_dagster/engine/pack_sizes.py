@@ -1,7 +1,8 @@
 """How many questions go into the next request: declared, or found out while the run goes on.
 
-`auto` begins small. Packs whose answers come whole grow, up to the size that is worth it; packs of
-whose rows too many are lost shrink. What no budget has room for shrinks too, whoever declared it.
+`auto` begins small, and with few requests at once: what they bring says how the others are made.
+Packs whose answers come whole grow, up to the size that is worth it; packs of whose rows too many
+are lost shrink. What no budget has room for shrinks too, whoever declared it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from ondine_dagster.llm.pack_size import PackPlan, fit_together
 
 _FIRST_AUTO = 10
 _LOST_TOO_MANY, _LOST_FEW = 0.05, 0.01
-_PACKS_TO_GROW = 4
+# packs that have to come whole before their size is doubled: at first, and once it was too much
+_FIRST_PACKS, _LATER_PACKS = 2, 20
 _SAMPLE = 50
 
 
@@ -26,6 +28,8 @@ class PackSizes:
         self._plan = plan
         self._answer_tokens = answer_tokens
         self._most = plan.rows or _FIRST_AUTO
+        self._packs_to_grow = _FIRST_PACKS
+        self._finding_out = plan.rows is None
         self._affordable: int | None = None
         self._asked = self._lost = 0
         self._shared: dict[str, int] = {}
@@ -36,7 +40,9 @@ class PackSizes:
         """Return how many of these questions, which have the same prefix, go next."""
         most = self._most
         if self._plan.rows is None:
-            most = min(most, self._worth(jobs))
+            worth = self._worth(jobs)
+            self._finding_out &= most < worth
+            most = min(most, worth)
         if self._affordable is not None:
             most = min(most, self._affordable)
         if self.window is not None and most > 1:
@@ -45,6 +51,10 @@ class PackSizes:
             most = fit_together(most, sizes, self._shared_bytes(jobs[0]), self.window, each)
         return most
 
+    def room(self, packs: int) -> bool:
+        """Return whether one more pack may go while so many are on their way."""
+        return not self._finding_out or packs < _FIRST_PACKS
+
     def learn(self, asked: int, lost: int) -> None:
         """Take in that of `asked` questions, asked together for the first time, `lost` failed."""
         if self._plan.rows is not None:
@@ -52,8 +62,9 @@ class PackSizes:
         self._asked += asked
         self._lost += lost
         if self._lost > max(1, _LOST_TOO_MANY * self._asked):
+            self._packs_to_grow, self._finding_out = _LATER_PACKS, False
             self._resize(self._most // 2)
-        elif self._asked >= _PACKS_TO_GROW * self._most:
+        elif self._asked >= self._packs_to_grow * self._most:
             few = self._lost <= _LOST_FEW * self._asked
             self._resize(2 * self._most if few else self._most)
 

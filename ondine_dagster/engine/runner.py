@@ -201,8 +201,12 @@ class Runner:
     async def _work(self) -> None:
         try:
             while (pack := await self._ready.take()) is not None:
-                await self._asker.ask(pack)
-                self._go_on(pack)
+                several = len(pack.jobs) > 1
+                try:
+                    await self._asker.ask(pack)
+                    self._go_on(pack)
+                finally:
+                    self._ready.done(several=several)
         except Exception as error:  # noqa: BLE001 (raised by run, with its type)
             self._crash(error)
 

@@ -307,6 +307,31 @@ def test_auto_grows_while_answers_come_whole_and_shrinks_while_they_do_not(
     assert_money_adds_up(harness, simulator)
 
 
+@pytest.mark.parametrize("kind", ["instructions", "retries"])
+def test_auto_keeps_the_concurrency_where_nothing_can_go_together(
+    harness: Harness, simulator: Simulator, kind: str
+) -> None:
+    simulator.settings = replace(simulator.settings, latency_ms=20)
+    harness.pack(None)
+    rows = [question(f"[[token={n}]]", f"r{n}", system=f"Rule {n}") for n in range(40)]
+    if kind == "retries":
+        rows = [replace(row, instead_of=b"another request") for row in questions(40)]
+    assert harness.run(rows, concurrency=8).texts == [str(n) for n in range(40)]
+    assert simulator.bill.totals.max_in_flight == 8
+
+
+def test_auto_finds_out_with_few_requests_at_once_what_it_can_ask(
+    harness: Harness, simulator: Simulator
+) -> None:
+    simulator.settings = replace(simulator.settings, latency_ms=20)
+    harness.pack(None)
+    text = "[[token={n}]] row {n}, " + "said at some length " * 5
+    harness.run(questions(400, text), concurrency=16)
+    found = sizes(simulator)
+    assert found[:2] == [10, 10] and len(found) < 25
+    assert simulator.bill.totals.max_in_flight > 2
+
+
 def test_auto_leaves_long_rows_alone_whose_shared_part_is_nothing(
     harness: Harness, simulator: Simulator
 ) -> None:
