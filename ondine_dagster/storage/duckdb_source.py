@@ -31,6 +31,7 @@ _LOCKED = {
 _AS_TEXT = frozenset({"interval", "bit", "union", "bignum", "variant", "time with time zone"})
 # Arrow has no such whole numbers: DECIMAL(38, 0), which refuses what it cannot hold.
 _AS_DECIMAL = frozenset({"hugeint", "uhugeint"})
+_IN_USE = re.compile("Conflicting lock|already attached")
 _NO_EXTENSION = re.compile(r"requires the extension|exists in the \w+ extension|existing extension")
 
 
@@ -136,7 +137,7 @@ def _readable(error: duckdb.Error) -> str:
             f"{what} Extensions are not fetched: read addresses with source.path, other databases "
             "with source.database."
         )
-    if ("lock" in text and "another" in text.lower()) or "Conflicting lock" in text:
+    if _IN_USE.search(text):
         return f"{text} Close the program that has the file open, or read a copy of it."
     return text
 

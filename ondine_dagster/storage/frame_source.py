@@ -32,7 +32,10 @@ class FrameSource:
 
     def read(self) -> tuple[pa.Table, list[FileRows]]:
         """Return all rows; raises OndineError where it is no table, or one that cannot be kept."""
-        table = from_frame(self.frame())
+        found = self.frame()
+        if type(found).__name__ == "LazyFrame":  # of Polars, which need not be installed
+            found = found.collect()
+        table = from_frame(found)
         distinct(table.column_names, self.shown)
         return table, [FileRows(self.shown, self.shown, table.num_rows)]
 

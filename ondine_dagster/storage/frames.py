@@ -109,8 +109,6 @@ def from_frame(data: Any) -> pa.Table:
             return pa.Table.from_pandas(data, preserve_index=False).replace_schema_metadata(None)
         if is_polars(data):
             return data.to_arrow()
-        if type(data).__name__ == "LazyFrame":  # of Polars, which need not be installed
-            return data.collect().to_arrow()
     except (UnicodeEncodeError, pa.ArrowException) as error:
         raise OndineError(
             f"The table cannot be stored: {error}. Every column needs values of one type, and "

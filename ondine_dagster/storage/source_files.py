@@ -146,16 +146,35 @@ def read_files(dataset: Dataset, files: Sequence[SourceFile]) -> tuple[pa.Table,
     """Return the rows of these files, and how many each has; raises OndineError as `read_rows`."""
     import pyarrow as pa
 
-    tables: list[pa.Table] = []
-    counts = []
-    for file in files:
-        table = read_source(dataset.source, file.path)
-        if tables:
-            table = _like(tables[0], table, files[0], file)
-        tables.append(table)
-        counts.append(FileRows(file.name, file.below, table.num_rows))
+    read = _with_known_types([read_source(dataset.source, file.path) for file in files])
+    pairs = zip(read, files, strict=True)
+    tables = [_like(read[0], table, files[0], file) for table, file in pairs]
+    counts = [
+        FileRows(file.name, file.below, table.num_rows)
+        for table, file in zip(tables, files, strict=True)
+    ]
     table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
     return _with_file_column(dataset, table, files[0], counts), counts
+
+
+def _with_known_types(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Return the tables; a column that is empty in a file has the type that it has in others."""
+    import pyarrow as pa
+
+    known: dict[str, pa.DataType] = {}
+    for table in tables:
+        for field in table.schema:
+            if table[field.name].null_count < table.num_rows:
+                known.setdefault(field.name, field.type)
+    typed = []
+    for table in tables:
+        for place, field in enumerate(table.schema):
+            kind = known.get(field.name, field.type)
+            if kind != field.type and table[field.name].null_count == table.num_rows:
+                nulls = pa.nulls(table.num_rows, kind)
+                table = table.set_column(place, field.name, nulls)
+        typed.append(table)
+    return typed
 
 
 def _with_file_column(

@@ -368,6 +368,13 @@ def test_a_file_that_is_no_database_is_refused_and_none_is_made(tmp_path: Path) 
     assert not (tmp_path / "other.db").exists()
 
 
+def test_a_file_that_somebody_writes_is_not_waited_for(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "s.duckdb")) as writer:
+        writer.execute("create table t (a int)")
+        with pytest.raises(OndineError, match="Close the program that has the file open"):
+            found(tmp_path, database="duckdb:///s.duckdb", table="t").read()
+
+
 # secrets
 
 

@@ -139,6 +139,19 @@ def test_files_with_other_columns_are_named(files: Path, base: str, store: Any) 
     assert str(caught.value).startswith(STORE if base else str(files))  # no copy is named
 
 
+def test_a_column_that_is_empty_in_a_file_has_the_type_of_the_others(tmp_path: Path) -> None:
+    for name, prices in {"a": (None, None), "b": (7, None), "c": ()}.items():
+        lines = [json.dumps({"id": f"{name}{n}", "price": one}) for n, one in enumerate(prices)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) or '{"id": null, "price": null}')
+
+    rows = read(tmp_path, {"path": "*.jsonl"})
+
+    assert rows["price"] == [None, None, 7, None, None]
+    (tmp_path / "d.jsonl").write_text('{"id": "d", "price": "dear"}')
+    with pytest.raises(OndineError, match=r"d\.jsonl .* price is string instead of int64"):
+        read(tmp_path, {"path": "*.jsonl"})
+
+
 def test_what_is_not_there_is_said(files: Path, base: str) -> None:
     for path in ("out/*.csv", "out/", "in/none.csv"):
         with pytest.raises(SourceNotFound, match=path.split("/")[0]):
