@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ondine_dagster.llm.packing import Packing, Split
@@ -24,6 +24,8 @@ SCHEMA = {
     "required": ["label", "stars", "share", "flag"],
     "additionalProperties": False,
 }
+# no time of the wall clock decides
+EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CODES = ["bcd", "fgh", "jkm", "npq"]
 KINDS: list[PackKind] = ["json", "csv"]
 PACKINGS = {kind: build_packing(kind, SCHEMA) for kind in KINDS}
@@ -58,7 +60,7 @@ def whole(split: Split) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(texts=st.lists(_TEXT, min_size=2, max_size=2), ends=st.tuples(_TEXT, _TEXT))
-@settings(max_examples=40)
+@EXAMPLES
 def test_texts_arrive_as_they_are(kind: PackKind, texts: list[str], ends: tuple[str, str]) -> None:
     packing = build_packing(kind, SCHEMA, ends)
     items = list(zip(CODES, (f"{ends[0]}{text}{ends[1]}" for text in texts), strict=False))
@@ -71,7 +73,7 @@ def test_texts_arrive_as_they_are(kind: PackKind, texts: list[str], ends: tuple[
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=_ROWS)
-@settings(max_examples=40)
+@EXAMPLES
 def test_answers_arrive_as_they_are(kind: PackKind, rows: list[Any]) -> None:
     packing = PACKINGS[kind]
     split = packing.split(honest(packing, rows), CODES, cut=False)
@@ -81,7 +83,7 @@ def test_answers_arrive_as_they_are(kind: PackKind, rows: list[Any]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=_ROWS, data=st.data())
-@settings(max_examples=40)
+@EXAMPLES
 def test_an_answer_that_is_cut_anywhere_has_whole_rows_only(
     kind: PackKind, rows: list[Any], data: st.DataObject
 ) -> None:
@@ -100,7 +102,7 @@ def test_an_answer_that_is_cut_anywhere_has_whole_rows_only(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(rows=_ROWS, more=_TEXT, data=st.data())
-@settings(max_examples=40)
+@EXAMPLES
 def test_no_damage_crashes_the_splitter(
     kind: PackKind, rows: list[Any], more: str, data: st.DataObject
 ) -> None:
