@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from ondine_dagster.assets.attachments import AttachmentReader
@@ -90,5 +89,14 @@ def preview_prompts(
         if prompt.attached and len(found.rows) >= wanted:
             break
     found.cleaned = cleaner.counts
-    found.remarks = tuple(islice(cache_remarks(pipeline, estimator), 5))
+    found.remarks = (*_batching(pipeline), *cache_remarks(pipeline, estimator))
     return found
+
+
+def _batching(pipeline: Pipeline) -> Iterator[str]:
+    if pipeline.packing is not None:
+        most = pipeline.dataset.batching.rows_per_request
+        yield (
+            f"batching.rows_per_request is {most}: several rows go into one request, what they "
+            "share once, and each row's own text under a code. Here each stands alone."
+        )

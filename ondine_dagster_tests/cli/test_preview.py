@@ -65,6 +65,15 @@ def test_a_partition_may_be_chosen_by_name(wrote: Person) -> None:
     assert "has no partition rows-9" in refused.output
 
 
+def test_rows_that_go_together_are_said_to(wrote: Person) -> None:
+    fields = {"label": {"type": "string"}}
+    example = {"input": "So so.", "output": {"label": "fine"}}
+    prompt = {**PROMPT, "examples": [example]}
+    wrote.declare(prompt=prompt, output={"fields": fields}, batching={"rows_per_request": 25})
+    shown = wrote.types("preview", "notes.yaml", "--rows", "1").stdout
+    assert "batching.rows_per_request is 25: several rows go into one request" in shown
+
+
 def test_a_mistake_is_one_message(wrote: Person) -> None:
     wrote.declare(prompt={"template_file": "no.txt"})
     refused = wrote.types("preview", "notes.yaml")
