@@ -18,7 +18,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset
 from ondine_dagster.storage.export import export
 from ondine_dagster_tests.spec.declarations import attributes
-from ondine_dagster_tests.workbench import RESPONSES, RESULTS, MakeBench, numbered
+from ondine_dagster_tests.workbench import REJECTED, RESPONSES, RESULTS, MakeBench, numbered
 
 OWN = "ondine_dagster_tests.own_answers"
 NESTED: dict[str, Any] = {
@@ -65,20 +65,27 @@ def test_nested_answers_become_nested_columns_that_every_export_keeps(
     assert found == expected
 
 
-def test_a_repair_is_seen_beside_the_row_and_counted(make_bench: MakeBench) -> None:
+def test_a_repair_is_seen_beside_the_row_and_counted_and_never_helps_a_cut_answer(
+    make_bench: MakeBench,
+) -> None:
     answer = '{"label": "a"}'
     rows = [
         {"id": "plain", "text": f"[[token={answer}]]"},
         {"id": "fenced", "text": f"[[token=```json\n{answer}\n```]]"},
+        {"id": "cut", "text": f"[[token=So: {answer}. {'But more: ' * 9}]] [[fault=length]]"},
     ]
-    bench = make_bench(rows, output={"format": "json", "types": {"label": "string"}})
+    output = {"format": "json", "types": {"label": "string"}, "repair": ["fences", "prose"]}
+    bench = make_bench(rows, output=output)
     bench.run_missing()
     flags = {row["id"]: row["_flags"] for row in bench.rows(RESULTS)}
     assert flags == {"plain": None, "fenced": "repaired_fences"}
-    texts = {row["_row_key"]: row["text"] for row in bench.rows(RESPONSES)}
-    assert sum(text.startswith("```") for text in texts.values()) == 1  # the raw answer is kept
-    metadata = bench.events(RESULTS)[-1].asset_materialization.metadata
-    assert metadata["rows_repaired_fences"].value == 1
+    (cut,) = bench.rows(REJECTED)
+    assert cut["_error_code"] == "truncated"
+    assert answer in cut["_raw_text"]
+    texts = [row["text"] for row in bench.rows(RESPONSES)]
+    assert sum(text.startswith("```") for text in texts) == 1  # the raw answer is kept
+    told = bench.events(RESULTS)[-1].asset_materialization
+    assert told is not None and told.metadata["rows_repaired_fences"].value == 1
 
 
 def test_a_changed_function_reads_stored_answers_anew_at_no_cost(
