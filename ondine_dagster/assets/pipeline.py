@@ -10,17 +10,16 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
+from ondine_dagster.assets.answer_code import answer_code, with_fields_of
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import answer_key, digest
 from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.condition import RowCondition
 from ondine_dagster.llm.errors import ErrorClass
-from ondine_dagster.llm.own_code import load, version
+from ondine_dagster.llm.own_code import version
 from ondine_dagster.llm.packing import Packing
 from ondine_dagster.llm.prompt import PromptRenderer
 from ondine_dagster.llm.prompt_texts import PromptTexts
@@ -29,8 +28,7 @@ from ondine_dagster.llm.registry import build_packing, build_provider
 from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.settings import Settings, load_settings
-from ondine_dagster.spec import Dataset, Llm, Output, format_errors
-from ondine_dagster.spec.checks import refuse_strange_checks
+from ondine_dagster.spec import Dataset, Llm
 from ondine_dagster.storage.asset_source import asset_table_file
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.locate import columns_of, locate, pieces_of
@@ -54,40 +52,12 @@ class Pipeline:
         self.name = dataset.name
         self.declared_in = declared_in
         self.project_root = project_root
-        # the model or the function of the user's own that reads answers, where one is declared
-        self._code = self._load_code(dataset.output)
-        self.dataset = self._with_fields_of_model(dataset)
-
-    def _load_code(self, output: Output) -> Any:
-        setting = output.kind if output.kind in ("model", "function") else None
-        if setting is None:
-            return None
-        what = {"model": "class", "function": "function"}[setting]
-        path: str = getattr(output, setting)
         try:
-            found = load(f"output.{setting}", path, self._folders, what)
-            if not callable(found):
-                raise OndineError(f"output.{setting}: {path} is no {what}, it cannot be called")
+            # the model or the function of the user's own that reads answers, where there is one
+            self._code = answer_code(dataset.output, self._folders)
+            self.dataset = with_fields_of(self._code, dataset)
         except OndineError as error:
-            raise OndineError(f"{self.declared_in}: {error}") from error
-        return found
-
-    def _with_fields_of_model(self, dataset: Dataset) -> Dataset:
-        """Return the declaration with the fields of its model, as if they were declared."""
-        path = dataset.output.model
-        if path is None:
-            return dataset
-        from ondine_dagster.llm.pydantic_model import fields_of
-
-        try:
-            output = dataset.output.with_fields(fields_of(self._code, path))
-            refuse_strange_checks(dataset.checks, output)
-        except ValidationError as error:
-            told = "; ".join(problem.message for problem in format_errors(error))
-            raise OndineError(f"{self.declared_in}: output.model {path}: {told}") from None
-        except OndineError as error:
-            raise OndineError(f"{self.declared_in}: {error}") from None
-        return dataset.model_copy(update={"output": output})
+            raise OndineError(f"{declared_in}: {error}") from error
 
     def settings(self) -> Settings:
         """Read the environment now: at run time, not when definitions are loaded."""

@@ -19,10 +19,11 @@ from ondine_dagster.engine.keys import ApiKey, KeyRing, benches
 from ondine_dagster.engine.ledger_client import LedgerClient
 from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.engine.progress import Progress
+from ondine_dagster.engine.reasking import WhyAgain, better_one, better_or_first
 from ondine_dagster.engine.refusals import Refusals
 from ondine_dagster.engine.request import Request, Requests
 from ondine_dagster.engine.retry import deferred, may_repeat, retrying
-from ondine_dagster.engine.rows import REASKED, Outcome, Question, RowOutcome, failed, stored
+from ondine_dagster.engine.rows import Outcome, Question, RowOutcome, failed, stored
 from ondine_dagster.engine.sending import Sender
 from ondine_dagster.engine.settlements import held
 from ondine_dagster.engine.stop import StopSign, budget_used_up
@@ -39,7 +40,6 @@ from ondine_dagster.ledger.records import (
 from ondine_dagster.llm.context import too_long
 from ondine_dagster.llm.errors import STOPS, ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster.llm.provider import Provider
-from ondine_dagster.llm.reask import conversation
 
 # a reservation that took longer is given back unsent: it may have been reaped meanwhile
 _SEND_WITHIN_SECONDS = 10.0
@@ -74,7 +74,7 @@ class Asker:
         max_attempts: int,
         stop: StopSign,
         progress: Progress,
-        why_again: Callable[[str], str | None] | None = None,
+        why_again: WhyAgain | None = None,
     ) -> None:
         """`max_attempts` bounds the requests per question of this run.
 
@@ -113,8 +113,7 @@ class Asker:
 
     async def ask(self, pack: Pack) -> None:
         """Ask the questions of `pack`, which says what became of each: none is left in its jobs."""
-        if self._window is not None:
-            self._refuse_too_long(pack, self._window)
+        self._refuse_too_long(pack)
         await self._ask_and_repeat(pack)
         if self._raised is not None:
             await self._raise_ceiling(pack)
@@ -122,10 +121,14 @@ class Asker:
             await self._ask_rejected_again(pack, self._why_again)
         pack.ended = [(job, job.charged(outcome)) for job, outcome in pack.ended]
 
-    def _refuse_too_long(self, pack: Pack, window: int) -> None:
+    def _too_long(self, question: Question) -> Failure | None:
+        if self._window is None:
+            return None
+        return too_long(question.messages, self._window, self._provider.model)
+
+    def _refuse_too_long(self, pack: Pack) -> None:
         for job in tuple(pack.jobs):
-            failure = too_long(job.question.messages, window, self._provider.model)
-            if failure is not None:
+            if (failure := self._too_long(job.question)) is not None:
                 pack.end(job, failed(Outcome.ERROR, failure))
 
     async def _raise_ceiling(self, pack: Pack) -> None:
@@ -142,33 +145,17 @@ class Asker:
                 del pack.ended[index]
                 pack.taken.append(job)
 
-    async def _ask_rejected_again(self, pack: Pack, why: Callable[[str], str | None]) -> None:
+    async def _ask_rejected_again(self, pack: Pack, why: WhyAgain) -> None:
         """Tell the model once what is wrong with an answer that this run has paid for."""
         for index, (job, outcome) in enumerate(pack.ended):
-            asked = None if job.reasked else self._better_one(job.question, outcome, why)
-            if asked is None:
+            asked = None if job.reasked else better_one(job.question, outcome, why)
+            if asked is None or self._stop.is_set() or self._too_long(asked):
                 continue
             job.reasked, job.question = True, asked
             alone = Pack([job], "reask")
             await self._ask_and_repeat(alone)
-            better = alone.ended[0][1] if alone.ended else outcome
-            if better.text is not None:  # without one, the first is what the row has
-                flags = (*better.flags, REASKED) if better is not outcome else better.flags
-                pack.ended[index] = job, replace(better, flags=flags)
-
-    def _better_one(
-        self, question: Question, outcome: RowOutcome, why: Callable[[str], str | None]
-    ) -> Question | None:
-        """Return the question for a better answer, None where there is none to be asked."""
-        fresh = outcome.outcome is Outcome.ANSWERED and outcome.cost_source != "reused"
-        problem = why(outcome.text) if fresh and outcome.text is not None else None
-        if problem is None or self._stop.is_set():
-            return None
-        messages = conversation(question.messages, outcome.text or "", problem)
-        window = self._window
-        if window is not None and too_long(messages, window, self._provider.model) is not None:
-            return None
-        return replace(question, messages=messages, instead_of=outcome.attempt)
+            again = alone.ended[0][1] if alone.ended else None
+            pack.ended[index] = job, better_or_first(outcome, again)
 
     async def _ask_and_repeat(self, pack: Pack) -> None:
         result = await self._attempt(pack)

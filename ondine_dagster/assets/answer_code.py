@@ -1,0 +1,50 @@
+"""The code of the user's own that reads answers: a Pydantic model, or a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ondine_dagster.errors import OndineError
+from ondine_dagster.llm.own_code import load
+from ondine_dagster.spec import Dataset, Output, format_errors
+from ondine_dagster.spec.checks import refuse_strange_checks
+
+
+def answer_code(output: Output, folders: Iterable[Path]) -> Any:
+    """Return the model or the function that `output` names, None where it names none.
+
+    Raises OndineError where it is not there, or cannot be called.
+    """
+    if output.model is not None:
+        setting, path, what = "output.model", output.model, "class"
+    elif output.function is not None:
+        setting, path, what = "output.function", output.function, "function"
+    else:
+        return None
+    found = load(setting, path, folders, what)
+    if not callable(found):
+        raise OndineError(f"{setting}: {path} is no {what}, it cannot be called")
+    return found
+
+
+def with_fields_of(model: Any, dataset: Dataset) -> Dataset:
+    """Return the declaration with the fields of the model that it names, as if it declared them.
+
+    Raises OndineError for what no provider can be asked for, and where the checks do not fit.
+    """
+    path = dataset.output.model
+    if path is None:
+        return dataset
+    from ondine_dagster.llm.pydantic_model import fields_of
+
+    try:
+        output = dataset.output.with_fields(fields_of(model, path))
+        refuse_strange_checks(dataset.checks, output)
+    except ValidationError as error:
+        told = "; ".join(problem.message for problem in format_errors(error))
+        raise OndineError(f"output.model {path}: {told}") from None
+    return dataset.model_copy(update={"output": output})
