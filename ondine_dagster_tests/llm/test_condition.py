@@ -34,6 +34,7 @@ def asked(expression: str, **row: Any) -> object:
         ("text is none", {"text": None}, True),
         ("country in ['DE', 'AT'] and stars > 1", {"country": "AT", "stars": 5}, True),
         ("row['Review Text'] | length > 2", {"Review Text": "abc"}, True),
+        ("(votes | from_json).x | length > 1", {"votes": '{"x": [["a", 2], ["b", 1]]}'}, True),
     ],
 )
 def test_an_expression_says_which_rows_are_asked(
@@ -78,6 +79,7 @@ def test_the_columns_of_an_expression_are_known() -> None:
         ("stars 3", "too much after the expression"),
         ("stars | nosuchfilter", "No filter named 'nosuchfilter'"),
         (" ", "text that is not empty"),
+        ("[1, 2] | random == stars", "No filter named 'random'"),
     ],
 )
 def test_a_wrong_expression_is_refused_when_it_is_declared(expression: str, said: str) -> None:
