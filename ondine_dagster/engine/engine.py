@@ -200,6 +200,7 @@ class Engine:
             stop=stop,
             progress=self.progress,
             packs=self._packs,
+            rates=limits.rates,
         )
         asker = Asker(
             client,

@@ -23,9 +23,18 @@ _SAMPLE = 50
 class PackSizes:
     """The size of the next pack of one run. Belongs to one event loop."""
 
-    def __init__(self, plan: PackPlan, answer_tokens: Callable[[], float | None]) -> None:
-        """`answer_tokens` is what the answers of this run have had, None where too few came."""
+    def __init__(
+        self,
+        plan: PackPlan,
+        answer_tokens: Callable[[], float | None],
+        most_tokens: int | None = None,
+    ) -> None:
+        """`answer_tokens` is what the answers of this run have had, None where too few came.
+
+        `most_tokens` is what a request should use at most: of a declared allowance, None without.
+        """
         self._plan = plan
+        self._most_tokens = most_tokens
         self._answer_tokens = answer_tokens
         self._most = plan.rows or _FIRST_AUTO
         self._packs_to_grow = _FIRST_PACKS
@@ -45,11 +54,18 @@ class PackSizes:
             most = min(most, worth)
         if self._affordable is not None:
             most = min(most, self._affordable)
-        if self.window is not None and most > 1:
-            sizes = (len(job.text.encode()) for job in islice(jobs, most))
-            each = self._plan.provider.ceiling
-            most = fit_together(most, sizes, self._shared_bytes(jobs[0]), self.window, each)
+        if self.window is not None:
+            most = self._fitting(jobs, most, self.window, self._plan.provider.ceiling)
+        if self._most_tokens is not None:
+            answer = self._answer_tokens() or self._plan.completion_tokens
+            most = self._fitting(jobs, most, self._most_tokens, round(answer))
         return most
+
+    def _fitting(self, jobs: Sequence[Job], most: int, tokens: int, answer: int) -> int:
+        if most == 1:
+            return 1
+        sizes = (len(job.text.encode()) for job in islice(jobs, most))
+        return fit_together(most, sizes, self._shared_bytes(jobs[0]), tokens, answer)
 
     def room(self, packs: int) -> bool:
         """Return whether one more pack may go while so many are on their way."""

@@ -26,11 +26,15 @@ from ondine_dagster.engine.stop import StopSign, bound_violated
 from ondine_dagster.engine.token_weight import TokenWeight
 from ondine_dagster.engine.traffic import Traffic
 from ondine_dagster.engine.transport import Reply, Transport
+from ondine_dagster.ledger.rates import UNLIMITED, Rates
 from ondine_dagster.ledger.records import RequestContext, Reservation, Settlement
 from ondine_dagster.llm.errors import ErrorCode, Failure
 from ondine_dagster.llm.pack_size import PackPlan
 from ondine_dagster.llm.provider import Completion, Provider
 from ondine_dagster.llm.rate_headers import used_up_for
+
+# packs of this part of a day's tokens leave little of the day unused
+_PART_OF_DAY = 20
 
 
 class Sender:
@@ -49,8 +53,9 @@ class Sender:
         stop: StopSign,
         progress: Progress,
         packs: PackPlan | None = None,
+        rates: Rates = UNLIMITED,
     ) -> None:
-        """Without `packs` every question goes alone."""
+        """Without `packs` every question goes alone. A pack keeps well within the `rates`."""
         self._ledger = ledger
         self._provider = provider
         self._transport = transport
@@ -62,7 +67,11 @@ class Sender:
         self._counts_tokens = any(limit.unit == "tokens" for limit in context.limits)
         # what requests weigh in tokens per minute
         self.weight = TokenWeight(provider.ceiling)
-        self.sizes = PackSizes(packs, lambda: self.weight.answer_tokens) if packs else None
+        self.sizes = (
+            PackSizes(packs, lambda: self.weight.answer_tokens, _most_tokens(rates))
+            if packs
+            else None
+        )
 
     async def send(
         self, pack: Pack, reservation: Reservation, request: Request, key: int, weight: int
@@ -161,3 +170,11 @@ class Sender:
             self._traffic.pause(seconds)
         else:
             self._stop.set(renews_later(seconds))
+
+
+def _most_tokens(rates: Rates) -> int | None:
+    """Return how many tokens a pack should use at most; None where no rate is declared."""
+    allowed = [rates.tokens_per_minute]
+    if rates.tokens_per_day is not None:
+        allowed.append(rates.tokens_per_day // _PART_OF_DAY)
+    return min((one for one in allowed if one is not None), default=None)

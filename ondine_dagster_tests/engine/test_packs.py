@@ -13,15 +13,18 @@ import sqlalchemy as sa
 
 from ondine_dagster.engine.job import Job
 from ondine_dagster.engine.pack_sizes import PackSizes
-from ondine_dagster.engine.rows import REPAIRED, Outcome, Question
+from ondine_dagster.engine.pilot import PilotPlan
+from ondine_dagster.engine.rows import REPAIRED, Outcome, Question, RowOutcome
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.estimates import Estimator, learnt
 from ondine_dagster.ledger.limits import Limit
 from ondine_dagster.ledger.pack_estimates import PackedRequests
+from ondine_dagster.ledger.rates import Rates
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.packing import packable
 from ondine_dagster.simulator import FaultPlan, Simulator
 from ondine_dagster.simulator.packs import PACK_CONTENTS
+from ondine_dagster_tests.engine.background import Background
 from ondine_dagster_tests.engine.conftest import MakeHarness
 from ondine_dagster_tests.engine.harness import DATASET, SCOPE, Harness, question, questions
 from ondine_dagster_tests.engine.test_processes import COUNT, begin, process, wait_until_ready
@@ -280,6 +283,52 @@ def test_an_estimate_comes_near_to_what_packs_use(
     assert found.expected < alone.expected / 3
     assert found.most > alone.most > paid
     assert found.each == pytest.approx(found.expected / 200)
+
+
+def test_an_allowance_of_tokens_is_used_up_by_smaller_packs(
+    harness: Harness, simulator: Simulator
+) -> None:
+    harness.pack(100)
+    run = harness.run(questions(2000), rates=Rates(tokens_per_day=8_000), concurrency=2)
+    assert run.engine.stopped is not None
+    assert run.engine.stopped.code is ErrorCode.RATE_LIMITED_DAILY
+    totals = simulator.bill.totals
+    assert 6_000 < totals.prompt_tokens + totals.completion_tokens <= 8_000
+    assert_money_adds_up(harness, simulator)
+
+
+def test_a_bad_prompt_costs_no_more_than_the_rows_of_the_pilot(
+    harness: Harness, simulator: Simulator
+) -> None:
+    def rejection(outcome: RowOutcome) -> str | None:
+        return "it says bad" if outcome.text == "bad" else None
+
+    harness.pilot = PilotPlan(20, rejection, max_rejected=0.5, max_cost_ratio=3)
+    harness.pack(50)
+    run = harness.run(questions(300, "[[token=bad]] row {n}"))
+    assert run.engine.pilot is not None and run.engine.pilot.breach is not None
+    assert simulator.bill.totals.requests == 1
+    assert run.outcomes.count(Outcome.ANSWERED) == 20
+    good = harness.run(questions(300))
+    assert good.texts == [str(n) for n in range(300)]
+    assert simulator.bill.totals.requests == 1 + 1 + 6
+
+
+def test_an_outage_costs_packs_no_row(
+    make_harness: MakeHarness, simulator_factory: type[Simulator], short_cooldowns: None
+) -> None:
+    simulator = simulator_factory(latency_ms=5)
+    harness = make_harness(simulator.base_url)
+    harness.pack(5)
+    running = Background(harness.engine(concurrency=4), questions(600))
+    assert simulator.bill.wait_for(lambda totals: totals.answered >= 20)
+    simulator.outage("503")
+    assert simulator.bill.wait_for(lambda totals: totals.during_outage >= 15)
+    simulator.recover()
+    running.join()
+    assert [row.text for row in running.rows] == [str(n) for n in range(600)]
+    assert set(simulator.bill.snapshot().rows.values()) == {1}
+    assert_money_adds_up(harness, simulator)
 
 
 # auto
