@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from ondine_dagster.assets.answer_traces import AnswerTraces
 from ondine_dagster.assets.events import Metadata, readable_failures
 from ondine_dagster.assets.holes import refuse_holes
 from ondine_dagster.assets.keys import asset_spec
@@ -13,6 +14,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LakeResource
 from ondine_dagster.assets.status import dataset_status
 from ondine_dagster.errors import OndineError
+from ondine_dagster.settings import TRACES
 from ondine_dagster.spec.database_url import DatabaseUrl
 from ondine_dagster.spec.export import Export, destination, is_url
 from ondine_dagster.storage.export import ExportResult, Table
@@ -59,7 +61,10 @@ def export_to(pipeline: Pipeline, lake: Lake, declared: Export, folder: Path) ->
     to = _destination(pipeline, declared, folder)
     if isinstance(to, Table):
         _refuse_source(pipeline, to, folder)
-    return write_export(lake, pipeline.name, to, lineage=declared.lineage)
+    settings = pipeline.settings()
+    traced = settings.variable(TRACES) not in (None, "off")
+    traces = AnswerTraces(settings.ledger_path) if traced else None
+    return write_export(lake, pipeline.name, to, lineage=declared.lineage, traces=traces)
 
 
 def told(written: ExportResult) -> str:

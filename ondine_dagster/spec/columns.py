@@ -23,10 +23,13 @@ LINEAGE_COLUMNS = (
 ERROR_COLUMNS = ("_error_class", "_error_code", "_error_message", "_raw_text")
 # of datasets with `samples`: how far they agree, and how they voted
 AGREEMENT_COLUMNS = ("_agreement", "_votes")
-# only in exports: which version of prompt, model and schema a row was asked under
-QUESTION_VERSION_COLUMN = "_question_version"
+# only in exports: which version of prompt, model and schema a row was asked under, in which trace
+QUESTION_VERSION_COLUMN, TRACE_COLUMN = "_question_version", "_trace_id"
 RESERVED_COLUMNS = frozenset(
-    (*SNAPSHOT_COLUMNS, *LINEAGE_COLUMNS, *ERROR_COLUMNS, QUESTION_VERSION_COLUMN)
+    (
+        *(*SNAPSHOT_COLUMNS, *LINEAGE_COLUMNS, *ERROR_COLUMNS),
+        *(QUESTION_VERSION_COLUMN, TRACE_COLUMN),
+    )
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import ERROR_COLUMNS, LINEAGE_COLUMNS
-from ondine_dagster.spec.columns import QUESTION_VERSION_COLUMN
+from ondine_dagster.spec.columns import QUESTION_VERSION_COLUMN, TRACE_COLUMN
 from ondine_dagster.spec.database_url import DatabaseUrl
 from ondine_dagster.spec.export import Mode
 from ondine_dagster.storage.export_duckdb import DuckDBTable
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-_ROW_KEY = "_row_key"
+_ROW_KEY, _ANSWER_KEY = "_row_key", "_answer_key"
 _VERSION_NOTE = "ondine.question_version"
 _CHUNK_ROWS = 20_000
+# The trace of each answer, by its key; both in hex.
+TraceIds = Callable[[Sequence[str | None]], Sequence[str | None]]
 # Partitions held in memory: neighbours in the input mostly come from the same few.
 _OPEN_PARTITIONS = 8
 
@@ -73,12 +75,19 @@ class ExportResult:
     skipped: int = 0
 
 
-def export(lake: Lake, dataset: str, to: Path | Table, *, lineage: bool = False) -> ExportResult:
+def export(
+    lake: Lake,
+    dataset: str,
+    to: Path | Table,
+    *,
+    lineage: bool = False,
+    traces: TraceIds | None = None,
+) -> ExportResult:
     """Write source and output columns of all results to a file, whose ending says the format.
 
     A file appears whole or not at all, and one that exists is replaced; a table changes in one
     transaction. With `lineage` the columns that say where an answer came from and what it cost are
-    added.
+    added; `traces` finds the trace of each answer by its key, where there are traces.
 
     Raises:
         OndineError: unknown ending, no such folder, the source itself, no results yet, or what a
@@ -94,8 +103,8 @@ def export(lake: Lake, dataset: str, to: Path | Table, *, lineage: bool = False)
             f"Dataset {dataset} has no results to export in {lake.root}. "
             f"Make them first: ondine-dagster run {dataset}"
         )
-    schema = _schema(lake, snapshot, keys, _added(to, lineage))
-    gathered = _Gathered(lake, dataset, keys, schema)
+    schema = _schema(lake, snapshot, keys, _added(to, lineage, traces))
+    gathered = _Gathered(lake, dataset, keys, schema, traces)
     order = _order(lake, snapshot, "results", keys)
     rejected = len(_order(lake, snapshot, "rejected_rows")) + snapshot.unassigned_rows
     with open_format(to, schema) if isinstance(to, Path) else _open_table(to, schema) as sink:
@@ -106,10 +115,11 @@ def export(lake: Lake, dataset: str, to: Path | Table, *, lineage: bool = False)
     return ExportResult(to, len(order), rejected, missing, changes, _skipped(lake, snapshot, keys))
 
 
-def _added(to: Path | Table, lineage: bool) -> Sequence[str]:
+def _added(to: Path | Table, lineage: bool, traces: TraceIds | None) -> Sequence[str]:
     """Return the columns beside those of source and output, `_row_key` where rows need it."""
     if lineage:
-        return (*LINEAGE_COLUMNS, QUESTION_VERSION_COLUMN)
+        found = (*LINEAGE_COLUMNS, QUESTION_VERSION_COLUMN)
+        return (*found, TRACE_COLUMN) if traces is not None else found
     by_key = isinstance(to, Table) and to.mode != "replace" and not to.key
     return (_ROW_KEY,) if by_key else ()
 
@@ -166,8 +176,8 @@ def _schema(lake: Lake, snapshot: Snapshot, keys: Sequence[str], more: Sequence[
     output = [name for name in union.names if name not in added and name not in source]
     traced = [name for name in more if name in union.names]
     fields = [union.field(name) for name in (*source, *output, *traced)]
-    if QUESTION_VERSION_COLUMN in more:
-        fields.append(pa.field(QUESTION_VERSION_COLUMN, pa.string()))
+    ours = [name for name in (QUESTION_VERSION_COLUMN, TRACE_COLUMN) if name in more]
+    fields += [pa.field(name, pa.string()) for name in ours]
     return pa.schema(fields)
 
 
@@ -216,8 +226,16 @@ def _positions(snapshot: Snapshot) -> dict[str, dict[str, int]]:
 class _Gathered:
     """Collects rows from the files of many partitions, a few of them in memory at a time."""
 
-    def __init__(self, lake: Lake, dataset: str, keys: Sequence[str], schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        dataset: str,
+        keys: Sequence[str],
+        schema: pa.Schema,
+        traces: TraceIds | None,
+    ) -> None:
         self.schema = schema
+        self._traces = traces
         self._lake = lake
         self._dataset = dataset
         self._keys = keys
@@ -249,6 +267,9 @@ class _Gathered:
                 notes = read_metadata(self._lake.path(self._dataset, "results", key))
                 version = pa.repeat(pa.scalar(notes.get(_VERSION_NOTE), pa.string()), len(table))
                 table = table.append_column(QUESTION_VERSION_COLUMN, version)
+            if self._traces is not None and TRACE_COLUMN in self.schema.names:
+                ids = self._traces(table[_ANSWER_KEY].to_pylist())
+                table = table.append_column(TRACE_COLUMN, pa.array(ids, pa.string()))
             self._open[number] = _as_schema(table, self.schema)
             if len(self._open) > _OPEN_PARTITIONS:
                 self._open.popitem(last=False)

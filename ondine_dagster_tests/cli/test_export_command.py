@@ -8,10 +8,12 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.component.declarations import load_declaration
+from ondine_dagster.observe.requests import trace_id
 from ondine_dagster_tests.cli.typing_person import Person
 
 
@@ -42,7 +44,7 @@ def asked(path: Path, query: str) -> list[Any]:
 
 
 def test_a_run_writes_what_the_declaration_names_and_the_command_does_so_again(
-    labelled: Person,
+    labelled: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert len(rows_of(labelled.folder / "labels.csv")) == 3
     warehouse = labelled.folder / "warehouse.duckdb"
@@ -57,6 +59,8 @@ def test_a_run_writes_what_the_declaration_names_and_the_command_does_so_again(
         assert event is not None
         assert event.asset_materialization is not None
         metadata = {k: v.value for k, v in event.asset_materialization.metadata.items()}
+        paid = instance.get_latest_materialization_event(dg.AssetKey(["notes", "responses"]))
+        assert paid is not None
     assert metadata["export_1/rows"] == 3
     assert metadata["export_2/added"] == 3
     assert metadata["export_2/overwritten"] == 0
@@ -67,6 +71,13 @@ def test_a_run_writes_what_the_declaration_names_and_the_command_does_so_again(
     assert "3 rows in table labels of" in again.stderr
     assert "0 added, 3 overwritten, 0 removed" in again.stderr
     assert len(rows_of(labelled.folder / "labels.csv")) == 3
+
+    monkeypatch.setenv("ONDINE_TRACES", "otlp")
+    labelled.types("export", str(labelled.declared_in), "--to", "traced.parquet", "--lineage")
+    partition = paid.asset_materialization.partition if paid.asset_materialization else None
+    trace = trace_id(paid.run_id, "notes", partition).hex()
+    assert pq.read_table("traced.parquet")["_trace_id"].to_pylist() == [trace] * 3
+    monkeypatch.delenv("ONDINE_TRACES")
 
     to = ("--to", "duckdb:///own.duckdb", "--mode", "append")
     own = labelled.types("export", str(labelled.declared_in), *to)
