@@ -18,7 +18,6 @@ _KINDS: dict[str, DatabaseKind] = {
     "sqlite": "sqlite",
     "postgres": "postgresql",
     "postgresql": "postgresql",
-    "postgresql+psycopg": "postgresql",
 }
 _EXAMPLES = (
     "duckdb:///data/shop.duckdb, sqlite:///data/shop.sqlite (four slashes before an absolute "
@@ -42,7 +41,8 @@ class DatabaseUrl:
     def parse(cls, text: str) -> DatabaseUrl:
         """Return the parts of an address; raises ValueError, which does not quote it."""
         scheme, found, rest = text.strip().partition("://")
-        kind = _KINDS.get(scheme.lower()) if found else None
+        # SQLAlchemy's URLs may name a driver behind a plus
+        kind = _KINDS.get(scheme.lower().partition("+")[0]) if found else None
         if kind is None:
             raise ValueError(
                 f"is not the URL of a database that can be used; it must be {_EXAMPLES}"

@@ -344,6 +344,15 @@ def test_values_that_cannot_be_kept_are_refused(tmp_path: Path, postgres_url: st
     sqlite_file(tmp_path / "s.sqlite", "create table t (a, b)", rows=((1, b"x"), (2, "y")))
     with pytest.raises(OndineError, match="'b' holds blobs and other values"):
         found(tmp_path, database="sqlite:///s.sqlite", table="t").read()
+    with pytest.raises(OndineError, match="Could not decode to UTF-8"):
+        query = "select cast(x'ff' as text) as latin"
+        found(tmp_path, database="sqlite:///s.sqlite", query=query).read()
+    latin = postgres_url.rpartition("/")[2] + "_latin"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"create database {latin} encoding 'SQL_ASCII' template template0")
+    query = "select convert_from('\\xff', 'SQL_ASCII') as latin"
+    with pytest.raises(OndineError, match="invalid byte sequence"):
+        found(tmp_path, database=f"{postgres_url}_latin", query=query).read()
 
 
 def test_nothing_is_fetched_and_nothing_of_ours_is_a_table(tmp_path: Path) -> None:
@@ -441,6 +450,12 @@ def test_a_database_file_is_watched_by_itself(tmp_path: Path) -> None:
     sqlite_file(file, rows=((1, "x"),))
 
     assert before and place.pieces() != before
+
+
+def test_a_url_may_name_the_driver_that_others_use(tmp_path: Path, postgres_url: str) -> None:
+    for scheme in ("postgres", "postgresql+psycopg2", "postgresql+asyncpg"):
+        url = postgres_url.replace("postgresql", scheme, 1)
+        assert read(tmp_path, database=url, query="select 1 as a").to_pydict() == {"a": [1]}
 
 
 def test_a_server_is_watched_by_a_query(tmp_path: Path, postgres_url: str) -> None:
