@@ -19,6 +19,7 @@ _MODULES = {
     "rates": "rates",
     "capacity": "capacity",
     "packing": "packing",
+    "reading": "reading",
     "banking": "banking",
 }
 

@@ -96,9 +96,11 @@ class _Reader:
         schema = self.resolved(schema, where, outer)
         outer = schema.get("x-outer", outer)
         shape = self._of_type(schema, where, outer)
-        description = beside.get("description") or schema.get("description")
-        if description and description.strip():
-            shape["description"] = description
+        description = str(beside.get("description") or schema.get("description") or "").strip()
+        # not every provider takes a format: it is told in words
+        words = [description, f"format: {schema['format']}" if "format" in schema else ""]
+        if told := ", ".join(filter(None, words)):
+            shape["description"] = told
         return shape if required else {**shape, "required": False}
 
     def _of_type(self, schema: _Schema, where: str, outer: tuple[str, ...]) -> dict[str, Any]:

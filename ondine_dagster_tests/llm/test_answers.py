@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, Field, create_model
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.answers import AnswerReader
@@ -414,8 +416,6 @@ def test_a_long_answer_that_is_no_json_is_rejected_at_once() -> None:
 
 
 def _model(**fields: Any) -> Any:
-    from pydantic import create_model
-
     return create_model("Odd", **fields)
 
 
@@ -436,8 +436,6 @@ def test_what_providers_refuse_is_refused_before_anything_is_asked(kind: Any, sa
 
 
 def test_a_model_that_holds_itself_is_refused() -> None:
-    from pydantic import BaseModel
-
     class Tree(BaseModel):
         name: str
         below: list[Tree]
@@ -445,6 +443,11 @@ def test_a_model_that_holds_itself_is_refused() -> None:
     Tree.model_rebuild(_types_namespace={"Tree": Tree})
     with pytest.raises(OndineError, match="holds itself"):
         fields_of(Tree, "m:Tree")
+
+
+def test_a_format_is_told_in_words() -> None:
+    day = fields_of(_model(day=(date, Field(description="When?"))), "m:Odd")["day"]
+    assert (day.type, day.description) == ("string", "When?, format: date")
 
 
 def test_the_fields_of_a_model_are_sent_as_its_schema_says() -> None:
