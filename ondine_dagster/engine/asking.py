@@ -337,10 +337,7 @@ class Asker:
 
     def _give_up(self, pack: Pack, failure: Failure) -> None:
         """End rows whose last attempt failed; stop the run where all would."""
-        if pack.too_slow:
-            pack.ask_alone()
-            return
-        if len(pack.jobs) > 1 and _may_be_one_of_them(failure):
+        if pack.too_slow or (len(pack.jobs) > 1 and _may_be_one_of_them(failure)):
             self._ask_apart(pack, failure)
             return
         if (later := deferred(failure)) is not None:
@@ -357,7 +354,9 @@ class Asker:
         """Go on with fewer questions at a time; where the failure was paid, as after damage."""
         if pack.kind == "first" and self._sender.sizes is not None:
             self._sender.sizes.learn(len(pack.jobs), len(pack.jobs))
-        if failure.evidence is not Evidence.RECEIVED:
+        if pack.too_slow:
+            pack.ask_alone()
+        elif failure.evidence is not Evidence.RECEIVED:
             pack.halve()
         else:
             pack.repair_all(len(pack.jobs))

@@ -95,7 +95,8 @@ class Sender:
             self._progress.in_flight -= 1
             self._progress.reserved -= reservation.reserved
         self._count(pack, reservation, request, settlement, weight)
-        pack.timeouts += isinstance(result, Failure) and result.code is ErrorCode.TIMEOUT
+        if isinstance(result, Failure) and result.code is ErrorCode.TIMEOUT:
+            pack.timeouts += not self._traffic.is_out
         for job, item in zip(tuple(pack.jobs), items, strict=False):  # no items of a failure
             if item is not None:
                 pack.end(job, answered(item, settlement))

@@ -369,6 +369,19 @@ def test_auto_keeps_the_concurrency_where_nothing_can_go_together(
     assert simulator.bill.totals.max_in_flight == 8
 
 
+def test_auto_shrinks_where_packs_are_refused_for_their_size(
+    harness: Harness, simulator: Simulator
+) -> None:
+    simulator.fail(faulty("context_length times=1"))  # every request once, of any size
+    harness.pack(None)
+    rows = questions(60, "[[token={n}]] row {n}, " + "said at some length " * 5)
+    harness.run(rows, concurrency=1)
+    found = [len(one) for one in simulator.bill.snapshot().carried]
+    assert simulator.bill.totals.answered == len(found) < 60
+    first = [one for one in harness.attempts() if one.kind == "first"]
+    assert len(first) > 12  # smaller and smaller ones, else it were six
+
+
 def test_auto_finds_out_with_few_requests_at_once_what_it_can_ask(
     harness: Harness, simulator: Simulator
 ) -> None:
