@@ -99,6 +99,7 @@ def test_what_upstream_has_not_brought_is_said_with_the_command(
     assert gap.endswith("ondine-dagster retry notes")
 
 
+@pytest.mark.slow
 def test_skipped_rows_and_fields_of_every_type_arrive_as_they_are(make_bench: MakeBench) -> None:
     fields = {
         "label": {"type": "string"},
@@ -130,8 +131,8 @@ def test_the_lineage_reaches_from_results_to_snapshot(chain: tuple[Bench, Bench]
     assert not second.dataset.source.path
 
 
-def test_the_sensor_follows_the_results_upstream(chain: tuple[Bench, Bench]) -> None:
-    first, second = chain
+def test_the_sensor_follows_the_results_upstream(make_bench: MakeBench) -> None:
+    first, second = make_bench(numbered(2)), make_bench(**SECOND)
     daemon, watched = Daemon(second), "second"
     assert not daemon.asks(f"{watched}__watch")
     assert "no file is there" in daemon.skipped
@@ -139,7 +140,7 @@ def test_the_sensor_follows_the_results_upstream(chain: tuple[Bench, Bench]) -> 
     assert not daemon.asks(f"{watched}__watch")
     assert daemon.asks(f"{watched}__watch")
     assert not daemon.asks(f"{watched}__watch")
-    write_rows(first.folder / "notes.csv", numbered(26))
+    write_rows(first.folder / "notes.csv", numbered(3))
     first.run_missing()
     assert not daemon.asks(f"{watched}__watch")
     assert daemon.asks(f"{watched}__watch")
@@ -213,6 +214,7 @@ def test_what_is_no_table_is_named_with_its_asset(make_bench: MakeBench) -> None
     )
 
 
+@pytest.mark.slow
 def test_the_partitions_of_an_upstream_asset_come_together(
     make_bench: MakeBench, instance: dg.DagsterInstance
 ) -> None:

@@ -88,7 +88,7 @@ def test_more_samples_pay_only_for_the_new_ones(
     bench = make_bench(numbered(12))
     bench.run_missing()
     assert charged() == 12
-    for count, more in ((3, 24), (5, 24), (2, 0), (1, 0)):
+    for count, more in ((3, 24), (5, 24), (1, 0)):
         bench.declare(declaration(simulator, samples=count))
         assert set(bench.states().values()) == {"stale"}
         assert planned(bench).everything.requests == more
@@ -98,6 +98,7 @@ def test_more_samples_pay_only_for_the_new_ones(
         results = bench.rows(RESULTS)
         assert [row["response"] for row in results] == [f"t{n}" for n in range(12)]
         assert ("_agreement" in results[0]) is (count > 1)
+        assert ("samples" in bench.table(RESPONSES).column_names) is (count > 1)
     assert bench.contradictions() == []
 
 
@@ -187,6 +188,7 @@ def test_skipped_and_unrendered_rows_have_no_samples(
     assert (first["_agreement"], skipped["_agreement"], skipped["_votes"]) == (1, None, None)
 
 
+@pytest.mark.slow
 def test_rows_that_agree_little_go_to_another_dataset(
     make_bench: MakeBench, charged: Callable[[], int]
 ) -> None:
@@ -223,21 +225,13 @@ def test_answers_that_will_hardly_differ_are_said_before_they_are_paid(
     assert said in (samples_remark(bench.pipeline) or "")
     assert bool(samples_remark(bench.pipeline)) is bool(said)
     assert samples_remark(make_bench(llm=llm).pipeline) is None
+    if sampling.get("temperature") != 0:
+        return
     bench.snapshot()
     bench.run(assets=["raw_rows", "prompts"])
     event = bench.events("prompts")[-1].event_log_entry.asset_materialization
     assert event is not None
-    assert ("samples" in event.metadata) is bool(said)
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_the_columns_of_samples_are_there_only_with_samples(
-    make_bench: MakeBench, count: int
-) -> None:
-    bench = make_bench(numbered(1), samples=count)
-    bench.run_missing()
-    assert ("samples" in bench.table(RESPONSES).column_names) is (count > 1)
-    assert ("_votes" in bench.table(RESULTS).column_names) is (count > 1)
+    assert said in str(event.metadata["samples"].value)
 
 
 def test_samples_of_many_rows_go_together_and_those_of_one_row_apart(
