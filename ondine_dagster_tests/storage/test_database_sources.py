@@ -284,6 +284,12 @@ def test_the_order_of_the_query_itself_stays(tmp_path: Path) -> None:
     assert ids("select a, row_number() over (order by a desc) as r from t") == [1, 2, 3]
 
 
+def test_duckdb_keeps_the_order_of_many_rows(tmp_path: Path) -> None:
+    query = "select a, interval 1 day as b from range(500_000) t(a) order by a % 7, a desc"
+    ids = read(tmp_path, sql=query)["a"].to_pylist()
+    assert ids == sorted(range(500_000), key=lambda a: (a % 7, -a))
+
+
 # what is refused
 
 
