@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 
 import pytest
@@ -12,7 +13,7 @@ from ondine_dagster.ledger.limits import Limit
 from ondine_dagster.llm.reask import conversation
 from ondine_dagster.simulator import FaultPlan, Simulator
 from ondine_dagster_tests.engine.conftest import MakeHarness
-from ondine_dagster_tests.engine.harness import SCOPE, Harness, question, questions
+from ondine_dagster_tests.engine.harness import SCOPE, Harness, Run, question, questions
 
 GOOD = "good"
 
@@ -134,4 +135,31 @@ def test_of_a_pack_only_the_rejected_rows_are_asked_again_each_alone(
     harness.pack(None)
     assert harness.run(rows).texts == [GOOD] * 5
     assert simulator.bill.totals.requests == 3
+    assert harness.problems() == []
+
+
+def test_engines_that_share_rows_ask_for_each_at_most_once_more(
+    make_harness: MakeHarness, simulator_factory: type[Simulator]
+) -> None:
+    simulator = simulator_factory(latency_ms=5, jitter_ms=5)
+    rows = [question(f"[[token=bad]] {n}") for n in range(60)]
+    runs: list[Run] = []
+
+    def run(first: int, last: int) -> None:
+        own = make_harness(simulator.base_url)
+        own.why_again = why
+        runs.append(own.run(rows[first:last], concurrency=4))
+
+    threads = [threading.Thread(target=run, args=part) for part in ((0, 40), (20, 60))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    harness = make_harness(simulator.base_url)
+    assert kinds(harness) == {"first": 60, "reask": 60}
+    assert simulator.bill.totals.requests == 120
+    # who only saw the first answer of a shared row keeps it; the better one is there for all
+    assert {text for one in runs for text in one.texts} <= {GOOD, "bad"}
+    assert harness.run(rows).texts == [GOOD] * 60
+    assert sum(row.cost for one in runs for row in one.rows) == simulator.bill.totals.picodollars
     assert harness.problems() == []
