@@ -107,9 +107,6 @@ def _say_what_is_missing(out: Path) -> None:
 class _Dumper(yaml.SafeDumper):
     """Writes texts of several lines as people do."""
 
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
 
 def _long_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     style = "|" if "\n" in text and not re.search(r"[ \t]\n|[ \t]$|\r", text) else None

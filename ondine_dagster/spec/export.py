@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema
 
@@ -12,7 +12,6 @@ from ondine_dagster.spec.database_url import DatabaseUrl
 from ondine_dagster.spec.problems import Location, refused_at, shown
 
 Mode = Literal["replace", "append", "update"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 ENDINGS = (".csv", ".parquet", ".jsonl", ".xlsx", ".duckdb")
 
 
