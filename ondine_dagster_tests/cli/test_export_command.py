@@ -11,6 +11,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.component.declarations import load_declaration
 from ondine_dagster.observe.requests import trace_id
@@ -120,3 +121,16 @@ def test_the_table_that_rows_come_from_is_not_written_over(person: Person) -> No
     assert result.exit_code == 1
     assert "is the source of notes" in result.output
     assert asked(shop, "select * from notes") == [(1, "a")]
+
+
+def test_what_runs_by_itself_makes_the_exports_too(person: Person) -> None:
+    person.write(1, export={"to": "labels.csv"})
+    (declared,) = load_declaration(person.declared_in)
+    place = {"declared_in": declared.declared_in, "project_root": declared.project_root}
+    definitions = build_definitions(declared.dataset, **place)
+    label = definitions.resolve_job_def("notes__label")
+    chosen = {key.to_user_string() for key in label.asset_layer.selected_asset_keys}
+    assert {"notes/responses", "notes/report", "notes/export"} <= chosen
+    graph = definitions.resolve_asset_graph()
+    parents = graph.get(dg.AssetKey(["notes", "export"])).parent_keys
+    assert {key.path[-1] for key in parents} == {"results", "rejected_rows"}
