@@ -14,7 +14,8 @@ from ondine_dagster.engine.job import Job
 from ondine_dagster.llm.pack_size import PackPlan, fit_together
 
 _FIRST_AUTO = 10
-_LOST_TOO_MANY, _LOST_FEW = 0.05, 0.01
+# shares of the rows, judged once so many were asked: one bad answer of the first few says little
+_LOST_TOO_MANY, _LOST_FEW, _ENOUGH_ROWS = 0.05, 0.02, 100
 # packs that have to come whole before their size is doubled: at first, and once it was too much
 _FIRST_PACKS, _LATER_PACKS = 2, 20
 _SAMPLE = 50
@@ -77,12 +78,15 @@ class PackSizes:
             return
         self._asked += asked
         self._lost += lost
-        if self._lost > max(1, _LOST_TOO_MANY * self._asked):
+        enough = self._asked >= max(_ENOUGH_ROWS, self._packs_to_grow * self._most)
+        hopeless = self._asked >= _FIRST_PACKS * self._most and 2 * self._lost > self._asked
+        if hopeless or (enough and self._lost > _LOST_TOO_MANY * self._asked):
             self._packs_to_grow, self._finding_out = _LATER_PACKS, False
             self._resize(self._most // 2)
-        elif self._asked >= self._packs_to_grow * self._most:
-            few = self._lost <= _LOST_FEW * self._asked
-            self._resize(2 * self._most if few else self._most)
+        elif self._asked >= self._packs_to_grow * self._most and not self._lost:
+            self._resize(2 * self._most)
+        elif enough:
+            self._resize(2 * self._most if self._lost <= _LOST_FEW * self._asked else self._most)
 
     def too_dear(self, rows: int) -> None:
         """No budget has room for a pack of so many rows, nor will it have."""
