@@ -51,8 +51,9 @@ def import_command(config: Path, out: Path | None, name: str | None) -> None:
 
 def _name(config: Path, out: Path | None) -> str:
     """Return a name for the dataset: that of the folder of a defs.yaml, else of the file."""
-    of_folder = out is not None and out.stem == "defs"
-    text = absolute(out).parent.name if out is not None and of_folder else (out or config).stem
+    stem = (out or config).stem
+    folder = absolute(out).parent.name if out is not None else ""
+    text = stem if stem != "defs" else config.stem if folder == "defs" else folder
     name = re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")
     return name if re.match("[a-z]", name) else f"dataset_{name}".rstrip("_")
 

@@ -43,6 +43,22 @@ def test_standard_output_holds_the_declaration_and_nothing_else(
     assert f"{ondine}:2: dataset.input_columns" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("out", "name"),
+    [
+        ("defs/moods/defs.yaml", "moods"),
+        ("defs/defs.yaml", "ondine"),
+        ("My Moods.yaml", "my_moods"),
+    ],
+)
+def test_the_dataset_is_called_by_its_folder_or_file(
+    person: Person, ondine: Path, out: str, name: str
+) -> None:
+    result = person.types("import", str(ondine), "--out", out)
+    assert result.exit_code == 0, result.output
+    assert load_declaration(Path(out))[0].dataset.name == name
+
+
 def test_what_is_still_missing_is_said(person: Person, ondine: Path) -> None:
     keys = {"llm.model": "nobody-knows", "prompt.template": "{review} {nowhere}"}
     ondine.write_text(yaml.safe_dump(with_keys(keys)))

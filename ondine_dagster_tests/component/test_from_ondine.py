@@ -318,6 +318,13 @@ def test_what_nobody_knows_and_what_is_refused_is_told_with_its_line(tmp_path: P
     assert all(remark.line for remark in one.remarks)
 
 
+def test_of_a_key_that_is_refused_only_the_reason_is_told(tmp_path: Path) -> None:
+    one = converted(tmp_path, with_keys({"processing.max_budget": "${BUDGET}"}))
+    (remark,) = [remark for remark in one.remarks if remark.key == "processing.max_budget"]
+    assert not remark.carried
+    assert "must be an amount in USD" in remark.text
+
+
 def test_a_key_that_stands_in_the_file_is_shown_nowhere(tmp_path: Path) -> None:
     one = converted(tmp_path, with_keys({"llm.api_key": "sk-canary-0815"}))
     assert "canary" not in str(one)

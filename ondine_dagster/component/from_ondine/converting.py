@@ -133,7 +133,7 @@ def _take_out_what_is_refused(attributes: dict[str, Any], original: Original) ->
                 line = original.line(origin)
                 place = f"{original.path}:{line}" if line else str(original.path)
                 raise OndineError(f"{place}: {origin}: {problem.message}")
-            original.left_out(origin, problem.message)
+            original.refused(origin, problem.message)
     raise OndineError(f"{original.path} could not be turned into a declaration.")
 
 

@@ -52,6 +52,13 @@ class Original:
         """Say that this key is not carried over, where it is declared."""
         self._remark(key, why, carried=False)
 
+    def refused(self, key: str, why: str) -> None:
+        """Say that our declaration refuses what this key became; the first reason stands."""
+        before = [one for one in self.remarks if one.key == key]
+        if not any(not one.carried for one in before):
+            self.remarks = [one for one in self.remarks if one.key != key]
+            self.left_out(key, why)
+
     def means(self, key: str, what: str) -> None:
         """Say what a key that is carried over means here."""
         self._remark(key, what, carried=True)
