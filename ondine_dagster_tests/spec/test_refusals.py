@@ -83,6 +83,7 @@ def test_a_planned_field_type_is_refused_by_name(kind: str) -> None:
         ("llm.Temperature", "unknown key `Temperature` in llm; did you mean `temperature`?"),
         ("temperature", "did you mean `llm.temperature`?"),
         ("model", "unknown key `model` in the declaration; did you mean `llm.name`?"),
+        ("batching.batch_size", "in batching; did you mean `rows_per_request`?"),
         ("limits.max_retries", "unknown key `max_retries` in limits; did you mean `max_attempts`?"),
         ("limits.budget", "unknown key `budget` in limits; did you mean `budget_usd`?"),
         ("limits.rpm", "unknown key `rpm` in limits; did you mean `requests_per_minute`?"),
