@@ -34,8 +34,8 @@ def import_command(config: Path, out: Path | None, name: str | None) -> None:
     if out is None:
         output().print(text, end="", markup=False)
     else:
-        ensure_folder(out.absolute().parent)
-        write_atomically(out.absolute(), text.encode())
+        ensure_folder(out.absolute().parent, private=False)
+        write_atomically(out.absolute(), text.encode(), private=False)
         called = converted[0].attributes["name"]
         command = f"ondine-dagster plan {out if len(converted) == 1 else f'{out}#{called}'}"
         console.print(

@@ -65,7 +65,7 @@ class Database:
         self._reader = reader_engine(path)
         self._connection: Connection | None = None
         with reachable(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(0o700, parents=True, exist_ok=True)
             refuse_network_file_system(path)
             self._lock_file = open_private(f"{path}.lock", "ab")
             try:

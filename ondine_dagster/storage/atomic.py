@@ -10,6 +10,7 @@ import fcntl
 import os
 import secrets
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -39,11 +40,14 @@ class AtomicFile(AbortedUnlessCommitted):
     living when ids are used again or containers share the folder.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open a temporary file beside `path`; the folder must exist (else FileNotFoundError)."""
+    def __init__(self, path: Path, *, private: bool = True) -> None:
+        """Open a temporary file beside `path`; the folder must exist (else FileNotFoundError).
+
+        `private`: only its owner may read it; else it is as other files of this person are.
+        """
         self.path = path
         remove_abandoned(path)
-        self._temporary, self.stream = _create_locked(path)
+        self._temporary, self.stream = _create_locked(path, 0o600 if private else 0o666)
         self._open = True
 
     @property
@@ -72,9 +76,9 @@ class AtomicFile(AbortedUnlessCommitted):
             self.stream.close()
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
+def write_atomically(path: Path, content: bytes, *, private: bool = True) -> Path:
     """Replace `path` by `content`, durably."""
-    with AtomicFile(path) as file:
+    with AtomicFile(path, private=private) as file:
         file.stream.write(content)
         return file.commit()
 
@@ -87,11 +91,14 @@ def remove_abandoned(path: Path) -> None:
             _remove_unless_locked(path.parent / name)
 
 
-def ensure_folder(folder: Path) -> None:
-    """Create `folder` with its parents so that they are still there after a power cut."""
+def ensure_folder(folder: Path, *, private: bool = True) -> None:
+    """Create `folder` with its parents so that they are still there after a power cut.
+
+    `private`: only its owner may look into those that are new.
+    """
     missing = [folder, *folder.parents]
     for each in reversed([path for path in missing if not path.exists()]):
-        each.mkdir(exist_ok=True)
+        each.mkdir(0o700 if private else 0o777, exist_ok=True)
         fsync_folder(each.parent)
 
 
@@ -104,10 +111,11 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
+def _create_locked(path: Path, mode: int) -> tuple[Path, BinaryIO]:
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{_SUFFIX}")
-        stream = open(temporary, "xb")  # noqa: SIM115 - AtomicFile closes it
+        opener = partial(os.open, mode=mode)
+        stream = open(temporary, "xb", opener=opener)  # noqa: SIM115 - AtomicFile closes it
         fcntl.flock(stream, fcntl.LOCK_EX)
         # Between creation and lock another writer may have taken it for abandoned.
         if temporary.exists():

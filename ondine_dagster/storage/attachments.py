@@ -12,7 +12,7 @@ import secrets
 from hashlib import sha256
 from pathlib import Path
 
-from ondine_dagster.storage.atomic import AtomicFile
+from ondine_dagster.storage.atomic import AtomicFile, ensure_folder
 
 
 class AttachmentStore:
@@ -26,7 +26,7 @@ class AttachmentStore:
         digest = sha256(data).hexdigest()
         path = self._path(digest)
         if self.load(digest) is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            ensure_folder(path.parent)
             with AtomicFile(path) as file:
                 file.stream.write(data)
                 file.commit()
@@ -37,7 +37,7 @@ class AttachmentStore:
         if self.load(digest) is not None:
             return
         link = self._path(digest)
-        link.parent.mkdir(parents=True, exist_ok=True)
+        ensure_folder(link.parent)
         temporary = link.with_name(f".{secrets.token_hex(8)}.link")
         temporary.symlink_to(path.absolute())
         os.replace(temporary, link)

@@ -96,7 +96,7 @@ def open_format(to: Path, schema: pa.Schema) -> ExportFile:
         raise OndineError(f"Cannot export to {to}: there is no folder {to.parent}. Create it.")
     if to.is_dir():
         raise OndineError(f"Cannot export to {to}: it is a folder. Give the name of a file.")
-    file = AtomicFile(to)
+    file = AtomicFile(to, private=False)
     try:
         return writer(file, schema)
     except BaseException:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -205,7 +207,7 @@ def exclusive(lake: Lake, name: str) -> Iterator[None]:
     """
     folder = lake.path(name, SNAPSHOT, None).parent
     ensure_folder(folder)
-    with open(folder / ".lock", "wb") as file:
+    with open(folder / ".lock", "wb", opener=partial(os.open, mode=0o600)) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +21,7 @@ import pytest
 from dagster._serdes import serialize_value
 
 from ondine_dagster.ledger.ledger import close_ledger
+from ondine_dagster.ledger.payloads import decode
 from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
 from ondine_dagster_tests.llm.contract.providers import PRICES, ROWS, Row
 from ondine_dagster_tests.workbench import Bench, numbered, write_rows
@@ -66,6 +69,10 @@ def everything_kept(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield str(path), path.read_bytes()
+        if path.suffix == ".sqlite":
+            with closing(sqlite3.connect(path)) as ledger, suppress(sqlite3.OperationalError):
+                for codec, body in ledger.execute("SELECT codec, body FROM payloads"):
+                    yield str(path), decode(codec, body).encode()
         if path.suffix == ".parquet":
             table = pq.read_table(path)
             yield str(path), repr((table.to_pylist(), table.schema.metadata)).encode()
