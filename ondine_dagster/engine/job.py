@@ -134,7 +134,9 @@ class Pack:
 
     def _go_on(self, most: int, repair: int) -> None:
         pieces = (self.jobs[first : first + most] for first in range(0, len(self.jobs), most))
-        self.again += [Pack(jobs, "split", repair) for jobs in pieces]
+        # without a request so far it was only too dear
+        kind = "split" if self.jobs and self.jobs[0].attempts else self.kind
+        self.again += [Pack(jobs, kind, repair) for jobs in pieces]
         self.jobs = []
 
 

@@ -226,6 +226,7 @@ def test_a_budget_that_has_no_room_for_a_pack_makes_smaller_ones(
     answered = run.outcomes.count(Outcome.ANSWERED)
     assert answered == sum(simulator.bill.snapshot().rows.values()) > 30
     assert set(run.outcomes) == {Outcome.ANSWERED, Outcome.NOT_ATTEMPTED}
+    assert {one.kind for one in harness.attempts()} == {"first"}  # nothing is asked again
     assert_money_adds_up(harness, simulator)
 
 
