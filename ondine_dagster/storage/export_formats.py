@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_DIGITS_WRITTEN_PLAINLY = 6
 _SPECIAL = re.compile('[",\r\n]')
 
 
@@ -84,7 +85,7 @@ def open_format(to: Path, schema: pa.Schema) -> ExportFile:
     """Open the export file `to`; its ending says the format.
 
     Raises:
-        OndineError: an unknown ending, or the folder does not exist.
+        OndineError: an unknown ending, or the folder cannot be made.
     """
     writer = _FORMATS.get(to.suffix.lower())
     if writer is None:
@@ -92,10 +93,12 @@ def open_format(to: Path, schema: pa.Schema) -> ExportFile:
             f"Cannot export to {to}: its ending is {to.suffix or 'missing'}. "
             f"Known endings: {', '.join(_FORMATS)}."
         )
-    if not to.parent.is_dir():
-        raise OndineError(f"Cannot export to {to}: there is no folder {to.parent}. Create it.")
     if to.is_dir():
         raise OndineError(f"Cannot export to {to}: it is a folder. Give the name of a file.")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OndineError(f"Cannot export to {to}: {error.strerror}.") from None
     file = AtomicFile(to, private=False)
     try:
         return writer(file, schema)
@@ -106,10 +109,19 @@ def open_format(to: Path, schema: pa.Schema) -> ExportFile:
 
 def _json_values(column: pa.Array) -> list[Any]:
     """Return plain values; JSON has no NaN and no infinity, so they become null."""
-    values = plain_values(column)
+    values = _values(column)
     if any(isinstance(value, float) and not isfinite(value) for value in values):
         return [v if not isinstance(v, float) or isfinite(v) else None for v in values]
     return values
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Return plain values; a decimal as people write it, 0.000000 and not 0E-6."""
+    import pyarrow as pa
+
+    if pa.types.is_decimal(column.type):
+        return [None if value is None else f"{value:f}" for value in column.to_pylist()]
+    return plain_values(column)
 
 
 def _readable_schema(schema: pa.Schema) -> pa.Schema:
@@ -119,12 +131,15 @@ def _readable_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def _readable_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that CSV can hold: lists, structs, bytes and the like become text."""
+    """Return the type that CSV can hold: lists, structs, bytes and the like become text.
+
+    So do decimals with many digits behind the point: Arrow writes the small ones as 0E-12.
+    """
     import pyarrow as pa
 
-    is_plain = (
-        pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)
-    ) or pa.types.is_decimal(kind)
+    if pa.types.is_decimal(kind):
+        return kind if kind.scale <= _DIGITS_WRITTEN_PLAINLY else pa.string()
+    is_plain = pa.types.is_primitive(kind) and not pa.types.is_temporal(kind)
     return kind if is_plain else pa.string()
 
 
@@ -142,7 +157,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
 
     chunks = [
-        [v if v is None or isinstance(v, str) else canonical_json(v) for v in plain_values(chunk)]
+        [v if v is None or isinstance(v, str) else canonical_json(v) for v in _values(chunk)]
         for chunk in column.chunks
     ]
     return pa.chunked_array(chunks, type=pa.string())

@@ -300,7 +300,6 @@ def test_types_that_cannot_be_joined_are_named(lake: Lake, tmp_path: Path) -> No
     [
         ("out.xls", r"\.xls. Known endings: \.csv, \.parquet, \.jsonl, \.xlsx, \.duckdb"),
         ("out", "ending is missing"),
-        ("nowhere/out.csv", "there is no folder"),
         ("folder.csv", "it is a folder"),
     ],
 )
@@ -400,3 +399,22 @@ def test_any_text_comes_back_from_a_file_as_it_was(lake: Lake, tmp_path: Path, e
     out = tmp_path / f"out.{ending}"
     export(lake, "reviews", out)
     assert as_read(out) == nasty
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+def test_small_amounts_are_written_without_an_exponent(tmp_path: Path, name: str) -> None:
+    amounts = [Decimal("0.000000000000"), Decimal("0.000000057093"), None]
+    rows = pa.table({"cost": pa.array(amounts, pa.decimal128(38, 12))})
+    file = open_format(tmp_path / name, rows.schema)
+    file.write(rows)
+    file.commit()
+    text = (tmp_path / name).read_text()
+    assert "0.000000000000" in text
+    assert "0.000000057093" in text
+    assert "E-" not in text
+
+
+def test_the_folder_of_an_export_is_made(lake: Lake, tmp_path: Path) -> None:
+    answer_all(lake, snap(lake, tmp_path, "01"))
+    export(lake, "reviews", tmp_path / "new" / "folder" / "out.csv")
+    assert (tmp_path / "new/folder/out.csv").read_text().startswith("id,text,label\n")
