@@ -18,6 +18,7 @@ pytest.importorskip("ipykernel", reason="pip install 'ondine_dagster[jupyter]'")
 
 pytestmark = pytest.mark.slow
 
+_PATIENCE_SECONDS = 60
 IMPORTS = "import pandas as pd\nfrom ondine_dagster import enrich"
 CALL = """labelled = enrich(pd.DataFrame({{"text": [f"row {{n}}" for n in range({rows})]}}),
     prompt="{{{{ text }}}}", fields={{"mood": ["good", "bad"]}}, llm={llm!r}, budget_usd=1{more})
@@ -33,7 +34,7 @@ class Notebook:
         self._cells = nbformat.v4
         self.book = nbformat.v4.new_notebook()
         self.client = nbclient.NotebookClient(
-            self.book, timeout=60, resources={"metadata": {"path": str(folder)}}
+            self.book, timeout=2 * _PATIENCE_SECONDS, resources={"metadata": {"path": str(folder)}}
         )
 
     def runs(self, code: str) -> list[Any]:
@@ -86,7 +87,7 @@ def test_interrupting_the_kernel_keeps_what_is_paid(
     call = CALL.format(rows=4, llm=llm, more=", limits={'concurrency': 2}")
 
     def press() -> None:
-        assert simulator.bill.wait_for(lambda totals: totals.in_flight == 2)
+        assert simulator.bill.wait_for(lambda totals: totals.in_flight == 2, _PATIENCE_SECONDS)
         os.kill(kernel, signal.SIGINT)
         simulator.release()
 
