@@ -30,6 +30,7 @@ SLOW = {
         "prompts",
         "providers",
         "rejected-rows",
+        "replay",
         "samples",
         "schedules",
         "simulator",

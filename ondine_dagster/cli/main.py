@@ -153,6 +153,20 @@ def status(dataset: str) -> None:
     status_command(dataset)
 
 
+@cli.command(epilog=_DATASET_HELP)
+@click.argument("dataset")
+@click.argument("row_key")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+def explain(dataset: str, row_key: str, as_json: bool) -> None:
+    """Tell the story of one row of DATASET: every request for it, over all runs.
+
+    What was sent and came back, what it cost, in which run, and where the row is now. Asks nobody.
+    """
+    from ondine_dagster.cli.explain import explain_command
+
+    explain_command(dataset, row_key, as_json=as_json)
+
+
 @cli.command()
 @click.argument("query", required=False)
 @click.option("--views", is_flag=True, help="Print SQL that makes the same tables in any DuckDB.")

@@ -1,0 +1,172 @@
+"""The story of one row: every request for it over all runs, and where it stands now. Reads only.
+
+The ledger keeps no prompts. What was sent is known from the lake's `prompts`, for as long as the
+row is asked the same there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.coverage import reading
+from ondine_dagster.ledger.history import RowRequest, requests_for_row
+from ondine_dagster.llm.reask import conversation
+from ondine_dagster.observe.requests import trace_id
+from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.snapshot import current_snapshot
+from ondine_dagster.storage.snapshot_file import SNAPSHOT
+
+_BATCH_ROWS = 10_000
+_EARLIER = "an earlier question"
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One request for the row. `question` says which of its questions it asked.
+
+    `sent` are the messages for this row alone (JSON); None where they are not known any more.
+    """
+
+    request: RowRequest
+    question: str
+    trace_id: str
+    sent: Sequence[Mapping[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowStory:
+    """A row: `place` is the stage where it is now, `row` what stands there; oldest request first.
+
+    `partition` is None for a row that the source does not have any more.
+    """
+
+    dataset: str
+    row_key: str
+    partition: str | None
+    place: str
+    row: Mapping[str, Any] = field(default_factory=dict)
+    requests: Sequence[Explained] = ()
+
+
+def explain_row(pipeline: Pipeline, lake: Lake, ledger_path: Path, row_key: str) -> RowStory:
+    """Return what became of a row.
+
+    Raises OndineError for a row that neither the source nor the ledger knows.
+    """
+    partition = _partition(lake, pipeline.name, row_key)
+    prompt = _row(lake, pipeline.name, "prompts", partition, row_key) or {}
+    questions = _questions(pipeline, prompt)
+    with reading(ledger_path) as connection:
+        found = (
+            []
+            if connection is None
+            else requests_for_row(connection, pipeline.name, row_key, questions)
+        )
+    if partition is None and not found:
+        raise OndineError(
+            f"Dataset {pipeline.name} has no row {row_key!r}, and none was ever asked. Row keys "
+            f"are in the column _row_key of {pipeline.name}.raw_rows."
+        )
+    place, row = _place(lake, pipeline.name, partition, row_key, prompt)
+    told = _told(pipeline, found, questions, prompt.get("messages"))
+    return RowStory(pipeline.name, row_key, partition, place, row, told)
+
+
+def _partition(lake: Lake, name: str, row_key: str) -> str | None:
+    """Return the partition of a row in the current snapshot; None where it is not there."""
+    snapshot = current_snapshot(lake, name)
+    if snapshot is None:
+        return None
+    row = _found(lake, (name, SNAPSHOT, snapshot.version), row_key, ["_row_key", "_partition"])
+    return None if row is None else str(row["_partition"])
+
+
+def _row(
+    lake: Lake, name: str, asset: str, partition: str | None, row_key: str
+) -> dict[str, Any] | None:
+    if partition is None or not lake.exists(name, asset, partition):
+        return None
+    return _found(lake, (name, asset, partition), row_key)
+
+
+def _found(
+    lake: Lake, file: tuple[str, str, str], row_key: str, columns: Sequence[str] | None = None
+) -> dict[str, Any] | None:
+    import pyarrow.compute as pc
+
+    with closing(lake.open(*file)) as opened:
+        for batch in opened.iter_batches(_BATCH_ROWS, columns):
+            found = batch.filter(pc.equal(batch.column("_row_key"), row_key))
+            if found.num_rows:
+                row: dict[str, Any] = found.to_pylist()[0]
+                return row
+    return None
+
+
+def _questions(pipeline: Pipeline, prompt: Mapping[str, Any]) -> dict[bytes, str]:
+    """Return the keys under which the row is asked as it is declared now, and what each is."""
+    key, digest = prompt.get("answer_key"), prompt.get("messages_digest")
+    if key is None or digest is None:
+        return {}
+    several = pipeline.dataset.samples > 1
+    found = {key: "sample 1" if several else "its question"}
+    for number in range(1, pipeline.dataset.samples):
+        found[pipeline.sample_key(digest, number)] = f"sample {number + 1}"
+    if pipeline.fallback_llm is not None:
+        for number in range(pipeline.dataset.samples):
+            named = f"fallback, sample {number + 1}" if several else "fallback"
+            found[pipeline.fallback_key(digest, number)] = named
+    return found
+
+
+def _place(
+    lake: Lake, name: str, partition: str | None, row_key: str, prompt: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the stage where a row is now, and what stands there."""
+    if partition is None:
+        return "not in the source any more", {}
+    for asset in (RESULTS, REJECTED):
+        row = _row(lake, name, asset, partition, row_key)
+        if row is not None:
+            return asset, row
+    if _row(lake, name, RESPONSES, partition, row_key) is not None:
+        return RESPONSES, {}
+    return ("prompts" if prompt else "not run yet"), {}
+
+
+def _told(
+    pipeline: Pipeline,
+    requests: Sequence[RowRequest],
+    questions: Mapping[bytes, str],
+    messages: str | None,
+) -> list[Explained]:
+    told: list[Explained] = []
+    answers: dict[bytes, str] = {}  # by key, the last one before a request
+    for one in requests:
+        known = messages if one.answer_key in questions else None
+        if known is not None and one.kind == "reask":
+            known = _reasked(pipeline, known, answers.get(one.answer_key))
+        trace = trace_id(one.run_id or one.run_scope, one.dataset, one.partition).hex()
+        sent = None if known is None else json.loads(known)
+        told.append(Explained(one, questions.get(one.answer_key, _EARLIER), trace, sent))
+        if one.text is not None:
+            answers[one.answer_key] = one.text
+    return told
+
+
+def _reasked(pipeline: Pipeline, messages: str, answer: str | None) -> str | None:
+    """Return the conversation in which a model was told what is wrong with an answer.
+
+    Not known where the answer is gone, or would be accepted today.
+    """
+    read = pipeline.why_again
+    problem = read(answer) if read is not None and answer is not None else None
+    return None if answer is None or problem is None else conversation(messages, answer, problem)
