@@ -55,6 +55,7 @@ dead-code: $(INSTALLED) ## Look for code that nothing uses
 
 docs: $(INSTALLED) ## Write the generated pages, then check all pages
 	$(BIN)/python scripts/declaration_docs.py
+	$(BIN)/python scripts/privacy_figures.py
 	$(BIN)/python scripts/check_docs.py
 
 docs-check: $(INSTALLED) ## Check the pages: links, commands, examples, generated pages up to date

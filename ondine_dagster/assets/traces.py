@@ -25,6 +25,7 @@ from ondine_dagster.observe.otlp import OtlpHttp
 from ondine_dagster.observe.push import Pushed, Pusher, SecondsLeft, Wanted
 from ondine_dagster.observe.requests import trace_id
 from ondine_dagster.observe.spans import Scrub
+from ondine_dagster.privacy.scrubbing import scrubber
 from ondine_dagster.storage.lake import Lake
 
 _PROMPTS = "prompts"
@@ -54,7 +55,7 @@ def push(
 
 def _scrubber_of(dataset: str) -> Scrub:
     """Return what is done to texts of a dataset before they leave."""
-    return lambda text: text
+    return scrubber()
 
 
 def _messages_in(lake: Lake) -> Callable[[str, str | None, Wanted], Mapping[str, str]]:

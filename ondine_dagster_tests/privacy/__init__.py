@@ -1,0 +1,1 @@
+"""Tests of ondine_dagster.privacy."""
