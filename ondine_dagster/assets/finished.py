@@ -27,6 +27,7 @@ from ondine_dagster.ledger.estimates import Estimate, compared
 from ondine_dagster.ledger.identity import digest
 
 if TYPE_CHECKING:
+    from ondine_dagster.assets.manifest import Manifest
     from ondine_dagster.assets.verdicts import Verdict
     from ondine_dagster.engine.engine import Engine
     from ondine_dagster.observe.destination import Destination
@@ -60,6 +61,7 @@ class Finished:
         self.live: LiveStep | None = None
         self.budgets: BudgetWatch | None = None
         self.trace_host: Destination | None = None
+        self.manifest: Manifest | None = None
         self.estimate = Estimate()
         self.not_asked: Counter[str] = Counter()
         self.verdicts: list[Verdict] | None = None
@@ -79,6 +81,8 @@ class Finished:
         """Log the events of a finished partition, or remember it as red."""
         if self.live is not None:
             self.live.finish(counts)
+        if self.manifest is not None:
+            self.manifest.partition(partition, counts, data_version)
         self._requests += counts.requests
         self._cost += counts.cost
         log = self._context.log.warning if counts.red else self._context.log.info
@@ -187,6 +191,8 @@ class Finished:
     def _money(self) -> Metadata:
         """Return where the budgets stand, and what the step cost beside what was expected."""
         metadata = self.budgets.metadata() if self.budgets else {}
+        if self.manifest is not None:
+            metadata["manifest"] = dg.MetadataValue.path(str(self.manifest.path))
         if self.estimate.requests:
             metadata["estimate"] = compared(self.estimate, self._requests, self._cost)
         checked = self.engine.checked if self.engine else None

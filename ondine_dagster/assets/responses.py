@@ -24,6 +24,7 @@ from ondine_dagster.assets.heartbeat import Heartbeat
 from ondine_dagster.assets.keys import asset_spec
 from ondine_dagster.assets.lineage import SCHEMA, declared_columns
 from ondine_dagster.assets.live import LiveStep, announce
+from ondine_dagster.assets.manifest import Manifest
 from ondine_dagster.assets.outcomes import (
     feeds,
     refuse_other_declaration,
@@ -89,8 +90,9 @@ def build_responses(
         wanted = [asset for asset in TRIO if asset in selected]  # Dagster wants this order
         code_versions = {spec.key.path[-1]: spec.code_version or "" for spec in _specs(pipeline)}
         done = Finished(context, pipeline, wanted, code_versions)
+        done.manifest = _manifest(context, pipeline, wanted)
         try:
-            with readable_failures():
+            with readable_failures(), done.manifest.written(context.log.warning):
                 _materialize(context, pipeline, wanted, done)
             done.fail_if_red()
             done.judge()
@@ -103,6 +105,15 @@ def build_responses(
         yield from done.results()
 
     return responses
+
+
+def _manifest(
+    context: dg.AssetExecutionContext, pipeline: Pipeline, wanted: Sequence[str]
+) -> Manifest:
+    llm: LLMProviderResource = context.resources.ondine_llm
+    lake: LakeResource = context.resources.ondine_lake
+    run = context.run.run_id, run_scope(context)
+    return Manifest(pipeline, lake.lake(), Path(llm.ledger_path), run, wanted)
 
 
 def _specs(pipeline: Pipeline) -> list[dg.AssetSpec]:
@@ -158,6 +169,8 @@ def _materialize(
     dataset, why_again = pipeline.dataset, pipeline.why_again
     engine = llm.engine(dataset, *asked, scope, limits, pilot, command, run_id, why_again, packs)
     done.engine = engine
+    if done.manifest is not None:
+        done.manifest.engine = engine
     done.budgets = budgets.watch(ledger, pipeline.dataset, scope, context.log.warning, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), rows, engine.progress, engine.stop)
     announce(done.live)

@@ -1,0 +1,210 @@
+"""The manifest of a run: what has to be known to explain it a year later, in one JSON file.
+
+Written at the end of each step that asks or reads answers, whether it failed or not. Holds no text
+of a row and no secret.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from ondine_dagster.assets.partition_counts import RESPONSES, PartitionCounts
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger import schema
+from ondine_dagster.ledger.coverage import reading
+from ondine_dagster.ledger.identity import digest
+from ondine_dagster.llm.prices import usd
+from ondine_dagster.llm.provider import Provider
+from ondine_dagster.storage.atomic import ensure_folder, write_atomically
+from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.snapshot import current_snapshot
+
+if TYPE_CHECKING:
+    from ondine_dagster.engine.engine import Engine
+
+FORMAT = 1
+_MILLION = 10**6
+_PACKAGES = ("ondine_dagster", "dagster", "pydantic", "jinja2", "pyarrow", "duckdb", "sqlalchemy")
+_t = schema.attempts.c
+
+
+class Manifest:
+    """Collects what a step did; `write` puts it down. `engine` is set where requests are sent."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        lake: Lake,
+        ledger: Path,
+        run: tuple[str, str],
+        wanted: Sequence[str],
+    ) -> None:
+        """`run` are the id and the scope of the run, `wanted` the assets that the step writes."""
+        self.path = ledger.parent / "manifests" / f"{run[0]}.json"
+        self.engine: Engine | None = None
+        self._pipeline = pipeline
+        self._lake = lake
+        self._ledger = ledger
+        self._run = {"id": run[0], "scope": run[1], "assets": list(wanted)}
+        self._asks = RESPONSES in wanted
+        self._started = datetime.now(UTC)
+        self._partitions: dict[str, dict[str, Any]] = {}
+
+    def partition(self, key: str, counts: PartitionCounts, data_version: str) -> None:
+        """Take in what a partition came to."""
+        self._partitions[key] = {
+            "rows": counts.rows,
+            "results": counts.results - counts.skipped,
+            "skipped": counts.skipped,
+            "rejected": counts.rejected_for_good,
+            "waiting": counts.unanswered,
+            "reused": counts.reused,
+            "codes": dict(sorted(counts.codes.items())),
+            "red": counts.red,
+            "data_version": data_version,
+        }
+
+    @contextmanager
+    def written(self, warn: Callable[[str], object]) -> Iterator[None]:
+        """Write the manifest when the block ends, and how it did.
+
+        Where that cannot be done, `warn` hears why: what was asked and paid is in order.
+        """
+        ended = "success"
+        try:
+            yield
+            if any(one["red"] for one in self._partitions.values()):
+                ended = "failure"
+        except Exception:
+            ended = "failure"
+            raise
+        except BaseException:
+            ended = "interrupted"
+            raise
+        finally:
+            try:
+                self._write(ended)
+            except (OSError, OndineError) as error:
+                warn(f"{self._pipeline.name}: no manifest of this run could be written: {error}")
+
+    def _write(self, ended: str) -> None:
+        text = json.dumps(self._content(ended), ensure_ascii=False, indent=2)
+        ensure_folder(self.path.parent)
+        write_atomically(self.path, text.encode())
+
+    def _content(self, ended: str) -> dict[str, Any]:
+        pipeline = self._pipeline
+        snapshot = current_snapshot(self._lake, pipeline.name)
+        texts = pipeline.prompt_texts
+        # addresses of databases hide themselves, and others hold no password
+        declared = pipeline.dataset.model_dump(mode="json", exclude_defaults=True)
+        checked = self.engine.checked if self.engine else None
+        listed = checked.listed if checked else None
+        stopped = self.engine.stopped if self.engine else None
+        return {
+            "format": FORMAT,
+            "run": {
+                **self._run,
+                "started": self._started.isoformat(timespec="milliseconds"),
+                "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "outcome": ended,
+                "stopped": stopped.code if stopped else None,
+            },
+            "dataset": pipeline.name,
+            "versions": {"python": platform.python_version(), **dict(_versions())},
+            "declaration": {
+                "file": str(pipeline.declared_in),
+                "sha256": digest(declared).hex(),
+                "content": declared,
+                "prompt": {"system": texts.system, "template": texts.template, **texts.question()},
+                "question_version": pipeline.question_version,
+                "local_version": pipeline.local_version,
+            },
+            "models": {
+                name: _model(one)
+                for name, one in (("llm", pipeline.provider), ("fallback", pipeline.fallback))
+                if one is not None
+            },
+            "catalogue": None
+            if listed is None
+            else {"url": listed.url, "sha256": listed.catalogue.sha256},
+            "snapshot": None if snapshot is None else snapshot.version,
+            "counts": _summed(self._partitions.values()),
+            "requests": self._requests() if self._asks else {},
+            "partitions": self._partitions,
+        }
+
+    def _requests(self) -> dict[str, Any]:
+        """Return the requests of this very run by what became of them, and their money in USD."""
+        statement = (
+            sa.select(
+                _t.state,
+                _t.price_version,
+                sa.func.count(),
+                sa.func.sum(_t.cost),
+                sa.func.sum(_t.reserved),
+                sa.func.sum(_t.prompt_tokens),
+                sa.func.sum(_t.completion_tokens),
+            )
+            .where(_t.run_id == self._run["id"], _t.dataset == self._pipeline.name)
+            .group_by(_t.state, _t.price_version)
+            .order_by(_t.state, _t.price_version)
+        )
+        with reading(self._ledger) as connection:
+            rows = [] if connection is None else connection.execute(statement).all()
+        return {
+            "by_state": [
+                {
+                    "state": state,
+                    "price_version": prices,
+                    "requests": count,
+                    "cost_usd": f"{usd(int(cost or 0)):f}",
+                    "at_most_usd": f"{usd(int(held)):f}" if state in ("open", "unknown") else None,
+                    "prompt_tokens": int(prompt or 0),
+                    "completion_tokens": int(completion or 0),
+                }
+                for state, prices, count, cost, held, prompt, completion in rows
+            ]
+        }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for package in _PACKAGES:
+        try:
+            yield package, version(package)
+        except PackageNotFoundError:  # run from a checkout
+            continue
+
+
+def _model(provider: Provider) -> Mapping[str, Any]:
+    return {
+        "provider": provider.name,
+        "model": provider.model,
+        "identity": provider.identity,
+        "base_url": provider.base_url,
+        "ceiling": provider.ceiling,
+        "price_version": provider.price_version,
+        "at_most_per_million_usd": {
+            "input": f"{usd(provider.worst_case(_MILLION, 0)):f}",
+            "output": f"{usd(provider.worst_case(0, _MILLION)):f}",
+        },
+    }
+
+
+def _summed(partitions: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    names = ("rows", "results", "skipped", "rejected", "waiting", "reused")
+    found = list(partitions)
+    return {name: sum(one[name] for one in found) for name in names} | {
+        "partitions": len(found),
+        "red": sum(one["red"] for one in found),
+    }

@@ -1,0 +1,87 @@
+"""The manifest of a run says what has to be known to explain it later, also where it failed."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ondine_dagster.ledger.identity import digest
+from ondine_dagster_tests.workbench import REJECTED, RESULTS, Bench, MakeBench, numbered
+
+
+def manifest(bench: Bench, run_id: str) -> dict[str, Any]:
+    path = bench.data / "manifests" / f"{run_id}.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    return content
+
+
+def test_versions_declaration_prices_counts_and_money(
+    make_bench: MakeBench, charged: Callable[[], int], tmp_path: Path
+) -> None:
+    (tmp_path / "prompt.txt").write_text("Label: {{ text }}")
+    bench = make_bench(
+        numbered(11) + numbered(1, "[[fault=refusal]] row {n}", first=11),
+        prompt={"template_file": "prompt.txt"},
+    )
+    bench.snapshot()
+    ran = bench.run()
+    told = manifest(bench, ran.run_id)
+    assert told["run"]["id"] == ran.run_id and told["run"]["outcome"] == "success"
+    assert told["versions"]["dagster"] == version("dagster")
+    declared = told["declaration"]
+    assert declared["content"]["llm"]["name"] == "demo-model"
+    assert declared["sha256"] == digest(declared["content"]).hex()
+    assert declared["prompt"]["template"] == "Label: {{ text }}"  # of the file as it was
+    assert declared["question_version"] == bench.pipeline.question_version
+    assert told["models"]["llm"]["price_version"] == bench.pipeline.provider.price_version
+    assert told["snapshot"] == bench.pipeline.snapshot(bench.lake).version
+    assert told["counts"] == {
+        "rows": 12,
+        "results": 11,
+        "skipped": 0,
+        "rejected": 1,
+        "waiting": 0,
+        "reused": 0,
+        "partitions": 2,
+        "red": 0,
+    }
+    assert told["partitions"]["rows-00001"]["codes"] == {"refused": 1}
+    (sent,) = told["requests"]["by_state"]
+    assert sent["requests"] == charged() == 12
+    [(cost,)] = bench.attempts("sum(cost)")
+    assert round(float(sent["cost_usd"]) * 1e12) == cost > 0
+
+    event = bench.events("responses")[-1].asset_materialization
+    assert event is not None
+    assert event.metadata["manifest"].value == str(bench.data / "manifests" / f"{ran.run_id}.json")
+
+    # answers that are read again have one as well, and it counts no requests
+    again = bench.run(assets=(RESULTS, REJECTED))
+    told = manifest(bench, again.run_id)
+    assert told["run"]["assets"] == [RESULTS, REJECTED] and told["requests"] == {}
+    assert told["counts"]["results"] == 11
+
+
+def test_a_run_that_stops_says_why_and_a_full_disk_stops_none(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(numbered(4), limits={"budgets": [{"requests": 2, "per": "total"}]})
+    bench.snapshot()
+    told = manifest(bench, bench.run(raise_on_error=False).run_id)
+    assert told["run"]["outcome"] == "failure" and told["run"]["stopped"] == "budget_used_up"
+    assert (told["counts"]["waiting"], told["counts"]["red"]) == (2, 1)
+
+    def full(path: Path, content: bytes) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ondine_dagster.assets.manifest.write_atomically", full)
+    rich = make_bench(numbered(2), name="rich")
+    rich.snapshot()
+    assert rich.run().success
