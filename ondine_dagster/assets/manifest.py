@@ -10,7 +10,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.coverage import reading
-from ondine_dagster.ledger.identity import digest
+from ondine_dagster.ledger.identity import digest, first_id
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.llm.provider import Provider
 from ondine_dagster.storage.atomic import ensure_folder, write_atomically
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _MILLION = 10**6
+_CLOCKS_DIFFER = timedelta(hours=1)
 _PACKAGES = ("ondine_dagster", "dagster", "pydantic", "jinja2", "pyarrow", "duckdb", "sqlalchemy")
 _t = schema.attempts.c
 
@@ -156,7 +157,12 @@ class Manifest:
                 sa.func.sum(_t.prompt_tokens),
                 sa.func.sum(_t.completion_tokens),
             )
-            .where(_t.run_id == self._run["id"], _t.dataset == self._pipeline.name)
+            .where(
+                # ids sort by time: only so is a ledger of millions not read whole
+                _t.id >= first_id(self._started - _CLOCKS_DIFFER),
+                _t.run_id == self._run["id"],
+                _t.dataset == self._pipeline.name,
+            )
             .group_by(_t.state, _t.price_version)
             .order_by(_t.state, _t.price_version)
         )

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -92,3 +93,8 @@ class _Ids:
 _ids = _Ids()
 os.register_at_fork(after_in_child=_ids.start_anew)
 new_id = _ids.next
+
+
+def first_id(moment: datetime) -> bytes:
+    """Return an id that sorts before all that are made from `moment` on."""
+    return (int(moment.timestamp() * 1000) << 80).to_bytes(16, "big")
