@@ -22,6 +22,7 @@ SLOW = {
         "chains",
         "checks",
         "databases",
+        "encryption",
         "exports",
         "images",
         "ondine-users",

@@ -53,7 +53,8 @@ def _answered(pipeline: Pipeline, ledger: Ledger, batch: Sequence[_Row]) -> Sequ
             return row
         first, second = firsts.get(row.answer_key), seconds[keys[row.answer_key]]
         # where nobody has answered, a rejected answer of the fallback is no reason not to ask
-        if _accepted(pipeline, first) or (first is None and not _accepted(pipeline, second)):
+        unasked = first is None and not _accepted(pipeline, second)
+        if second.lost or unasked or _accepted(pipeline, first):
             return row
         return replace(stored(second), answer_key=second.answer_key, model_requested=fallback.model)
 

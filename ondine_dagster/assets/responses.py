@@ -41,6 +41,7 @@ from ondine_dagster.assets.partition_counts import (
     PartitionCounts,
 )
 from ondine_dagster.assets.partitions import step_keys
+from ondine_dagster.assets.paying_again import lost_asked_again, pays_again
 from ondine_dagster.assets.pilot import pilot_plan
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import (
@@ -179,6 +180,8 @@ def _materialize(
     else:
         engine.progress.questions_per_row = pipeline.dataset.samples
         apart = with_samples(pipeline, feeds(pipeline, lake, partitions))
+        if pays_again(context.run.tags):
+            apart = lost_asked_again(ledger, pipeline.provider.ceiling, apart)
         run = engine.run(with_fallback(pipeline, ledger, apart))
         if pipeline.dataset.samples > 1:
             run = put_together(run, lambda partition: pipeline.dataset.samples)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ondine_dagster.cli.at_rest_group import purge
 from ondine_dagster.cli.ledger_group import ledger
 
 # a full disk, a folder that may not be written to: no bug of ours
@@ -54,6 +55,9 @@ def cli() -> None:
 @click.option("--failed", is_flag=True, help="Run only what failed.")
 @click.option("--all", "everything", is_flag=True, help="Run all, also what a new prompt made old.")
 @click.option("--upstream", is_flag=True, help="Run the datasets whose results it reads first.")
+@click.option(
+    "--pay-again", is_flag=True, help="Ask, and pay, again where the text of an answer is gone."
+)
 def run(
     dataset: str,
     partitions: tuple[str, ...],
@@ -61,6 +65,7 @@ def run(
     failed: bool,
     everything: bool,
     upstream: bool,
+    pay_again: bool,
 ) -> None:
     """Label the rows of DATASET in this process: snapshot, partitions, report.
 
@@ -69,6 +74,7 @@ def run(
     """
     if sum((bool(partitions), missing, failed, everything)) > 1:
         raise click.UsageError("--partition, --missing, --failed and --all exclude one another.")
+    from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
     from ondine_dagster.cli.choice import Choice, Mode
     from ondine_dagster.cli.run import run_command
     from ondine_dagster.cli.target import upstream_of
@@ -77,7 +83,8 @@ def run(
     for earlier in upstream_of(dataset) if upstream else ():
         if code := run_command(earlier, Choice()):
             raise SystemExit(code)
-    raise SystemExit(run_command(dataset, Choice(mode, partitions)))
+    tags = {PAY_AGAIN_TAG: "true"} if pay_again else {}
+    raise SystemExit(run_command(dataset, Choice(mode, partitions), tags=tags))
 
 
 @cli.command(epilog=_DATASET_HELP)
@@ -365,6 +372,7 @@ def traces_status() -> None:
 
 
 cli.add_command(ledger)
+cli.add_command(purge)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
 
 from ondine_dagster.assets.keys import last_assets
 from ondine_dagster.assets.live import watching
@@ -38,10 +39,12 @@ def run_command(
     called: str,
     choice: Choice,
     show_more: Callable[[Target, RunSummary], None] = lambda target, summary: None,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Run a dataset, show how it goes and what it came to; return the exit code.
 
-    `show_more` may add to the summary. Raises OndineError where the run cannot even begin.
+    `show_more` may add to the summary; the Dagster runs have `tags` besides their own. Raises
+    OndineError where the run cannot even begin.
     """
     target = find_target(called)
     shown = display()
@@ -50,7 +53,7 @@ def run_command(
         with listening(lambda: shown.interrupted(drain), shown.abandon) as interrupts, shown:
             shown.say(f"data folder  {target.settings.data_dir}")
             shown.say(f"DAGSTER_HOME {target.settings.dagster_home}")
-            summary = run_dataset(target, choice, shown, interrupts)
+            summary = run_dataset(target, choice, shown, interrupts, tags)
     except Interrupted as interrupted:
         shown.say(f"Interrupted. Go on with: {target.command(f'run {target.called}')}")
         return interrupted.exit_code
@@ -65,9 +68,13 @@ def run_command(
 
 
 def run_dataset(
-    target: Target, choice: Choice, shown: Display, interrupts: Interrupts
+    target: Target,
+    choice: Choice,
+    shown: Display,
+    interrupts: Interrupts,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> RunSummary:
-    """Run what `choice` says; return what it came to.
+    """Run what `choice` says, in runs with `tags`; return what it came to.
 
     Raises OndineError where the snapshot cannot be taken, Interrupted after a signal.
     """
@@ -75,7 +82,7 @@ def run_dataset(
     def go(runs: DagsterRuns) -> list[RunFailure]:
         return _Run(target, choice, runs, shown, interrupts).go()
 
-    return in_session(target, shown, {}, go)
+    return in_session(target, shown, tags, go)
 
 
 def in_session(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from ondine_dagster.ledger.records import Answer
+from ondine_dagster.ledger.records import Answer, Lost
 from ondine_dagster.llm.errors import EXPLANATIONS, ErrorClass, ErrorCode, Failure
 from ondine_dagster.llm.prices import CostSource
 from ondine_dagster.llm.provider import NO_USAGE, Usage, Verdict, error_class_of
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
     ERROR = "error"
     NOT_ATTEMPTED = "not_attempted"  # the run stopped before it; the next run asks
     SKIPPED = "skipped"  # `when` is not true for it: nobody is asked
-    HELD = "held"  # too many requests of unknown outcome; a person resolves it
+    HELD = "held"  # many requests of unknown outcome, or a paid text is gone: a person decides
 
 
 WAITING = frozenset({Outcome.NOT_ATTEMPTED, Outcome.HELD})
@@ -112,6 +112,8 @@ def failed(outcome: Outcome, failure: Failure) -> RowOutcome:
 
 def stored(answer: Answer) -> RowOutcome:
     """Return the end of a row whose question the ledger has answered before."""
+    if answer.lost is not None:
+        return _lost(answer, answer.lost)
     good = answer.verdict is Verdict.OK
     # a refusal that cost nothing has no answer: what is remembered is the provider's message
     refused = answer.verdict is Verdict.FAILED
@@ -126,6 +128,19 @@ def stored(answer: Answer) -> RowOutcome:
         code=answer.code,
         message=answer.text if refused else explain(answer.code, answer.finish_reason),
         flags=answer.flags,
+        attempt=answer.attempt,
+    )
+
+
+def _lost(answer: Answer, lost: Lost) -> RowOutcome:
+    """Return the end of a row whose answer is paid and has no text: a person decides."""
+    return RowOutcome(
+        outcome=Outcome.HELD,
+        model_served=answer.model_served,
+        cost_source="reused",
+        error_class=ErrorClass.UNKNOWN,
+        code=lost.code,
+        message=lost.message,
         attempt=answer.attempt,
     )
 

@@ -29,6 +29,7 @@ HEAD = "0004"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _CHECKPOINT_WAL_BYTES = 16 * 2**20
 _BUSY_SECONDS = 30
+_PAGES_AT_ONCE = 256  # a few ms
 _FREE_SPACE = "Free space on its disk and run again; what was paid is kept."
 _ADVICE = {
     "full": _FREE_SPACE,
@@ -96,6 +97,21 @@ class Database:
                 raise
             self._checkpoint_if_large(connection)
 
+    def compact(self) -> None:
+        """Give free pages back to the disk, piece by piece, and empty the WAL.
+
+        Others write in between. Raises LedgerUnavailable.
+        """
+        free = 1
+        while free:
+            with self.write() as connection:
+                before = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+                connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").close()
+                free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+                free = 0 if free == before else free
+        with self._exclusive():
+            self._checkpoint(self._connection or self._connect())
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Open a short-lived read-only connection. Raises LedgerUnavailable."""
@@ -145,12 +161,15 @@ class Database:
         if size < _CHECKPOINT_WAL_BYTES:
             self._checkpoint_at = _CHECKPOINT_WAL_BYTES
         elif size >= self._checkpoint_at:
-            # the commit before it is durable, whatever happens here
-            with suppress(LedgerUnavailable):
-                connection.exec_driver_sql("PRAGMA busy_timeout=0")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
-                connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+            self._checkpoint(connection)
             self._checkpoint_at = _size(self._wal) + _CHECKPOINT_WAL_BYTES
+
+    def _checkpoint(self, connection: Connection) -> None:
+        # the commit before it is durable, whatever happens here
+        with suppress(LedgerUnavailable):
+            connection.exec_driver_sql("PRAGMA busy_timeout=0")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
 
 
 @contextmanager

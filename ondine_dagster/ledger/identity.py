@@ -66,6 +66,11 @@ def answer_key(
     ).digest()
 
 
+def id_at(milliseconds: int) -> bytes:
+    """Return the id before all that are made from this time on (ms since the epoch)."""
+    return (milliseconds << 80).to_bytes(16, "big")
+
+
 class _Ids:
     """Makes 16-byte ids that sort by time; unique across processes by 80 random bits.
 

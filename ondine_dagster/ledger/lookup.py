@@ -10,13 +10,18 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ondine_dagster.ledger import payloads, schema
-from ondine_dagster.ledger.records import Answer, KeyStates
+from ondine_dagster.ledger.records import Answer, KeyStates, Lost
 from ondine_dagster.ledger.statements import KeyedSelect
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.provider import Usage, Verdict
 
 _a, _p, _s = schema.answers.c, schema.payloads.c, schema.asks.c
 _Keys = list[sa.BindParameter[Any]]
+_UNLESS = "unless you say so: `ondine-dagster run DATASET --pay-again`"
+_PURGED = Lost(
+    ErrorCode.ANSWER_PURGED,
+    f"Its answer is paid and its text was purged; it is not asked again {_UNLESS}",
+)
 # literals, not parameters: only so can the database use the partial indexes
 _ONE: sa.ColumnElement[int] = sa.literal_column("1")
 _ZERO: sa.ColumnElement[int] = sa.literal_column("0")
@@ -112,6 +117,7 @@ def usable(answer: Answer, ceiling: int) -> bool:
 
 def _answer(row: Any) -> Answer:
     (key, take, attempt, verdict, code, finish, flags, ceiling, model, *tokens, codec, body) = row
+    text, lost = _text(codec, body)
     return Answer(
         answer_key=key,
         take=take,
@@ -123,5 +129,17 @@ def _answer(row: Any) -> Answer:
         ceiling=ceiling,
         model_served=model,
         usage=Usage(*tokens),
-        text=None if body is None else payloads.decode(codec, body),
+        text=text,
+        lost=lost if verdict == Verdict.OK else None,  # the others say enough without a text
     )
+
+
+def _text(codec: int, body: bytes | None) -> tuple[str | None, Lost | None]:
+    """Return the text of an answer, or why there is none: never a reason to pay once more."""
+    if body is None:
+        return None, _PURGED
+    try:
+        return payloads.decode(codec, body), None
+    except payloads.Unreadable as error:
+        message = f"Its answer is paid and cannot be read: {error}; it is not asked again {_UNLESS}"
+        return None, Lost(ErrorCode.ANSWER_UNREADABLE, message)

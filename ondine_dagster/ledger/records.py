@@ -109,8 +109,16 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Why a good answer has no text: it was purged, or cannot be read. It is paid all the same."""
+
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer that the ledger holds. `text` is None where its payload was purged."""
+    """An answer that the ledger holds. `lost`: it is good, and its `text` is gone."""
 
     answer_key: bytes
     take: int
@@ -123,6 +131,7 @@ class Answer:
     model_served: str | None
     usage: Usage
     text: str | None
+    lost: Lost | None = None
 
 
 @dataclass(frozen=True, slots=True)

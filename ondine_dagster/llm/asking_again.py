@@ -60,6 +60,8 @@ _NEVER = frozenset(
         ErrorCode.BOUND_VIOLATED,
         ErrorCode.LEDGER_UNAVAILABLE,
         ErrorCode.UNKNOWN_HELD,
+        ErrorCode.ANSWER_PURGED,
+        ErrorCode.ANSWER_UNREADABLE,
     }
 )
 

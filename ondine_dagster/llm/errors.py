@@ -19,7 +19,7 @@ class ErrorClass(StrEnum):
     CONFIG = "config"  # the declaration or the key is wrong: stop the run
     ROW = "row"  # this row cannot succeed as it is: error row
     ROW_RETRYABLE = "row_retryable"  # a new answer might be better: error row unless re-ask is on
-    UNKNOWN = "unknown"  # held: too many requests of unknown outcome
+    UNKNOWN = "unknown"  # held: a person decides, as nobody knows the outcome or can read it
 
 
 class ErrorCode(StrEnum):
@@ -96,6 +96,8 @@ class ErrorCode(StrEnum):
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     PILOT_FAILED = "pilot_failed"  # the first rows were judged, and the others not sent
     UNKNOWN_HELD = "unknown_held"
+    ANSWER_PURGED = "answer_purged"  # paid, and its text was removed
+    ANSWER_UNREADABLE = "answer_unreadable"  # paid, and its text belongs to another key
 
 
 # Why a run stops that no single reply decides, with the class that it is reported under.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
+from ondine_dagster.ledger.clock import now_ms
+from ondine_dagster.ledger.purge import purge
 from ondine_dagster_tests.workbench import MakeBench, numbered
 
 OUTSIDE = "../../../outside"
@@ -37,3 +41,33 @@ def test_a_run_writes_into_the_data_folder_only_and_for_its_owner_only(
         if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) & 0o077
     ]
     assert not open_to_others
+
+
+def test_purged_answers_are_not_bought_again_unless_a_person_says_so(
+    make_bench: MakeBench, charged: Callable[[], int]
+) -> None:
+    bench = make_bench(numbered(3))
+    bench.snapshot()
+    assert bench.run().success
+    assert charged() == 3
+    results = bench.rows("results")
+    assert purge(bench.ledger.database, now_ms() + 1).answers == 3
+    run = bench.run(raise_on_error=False)
+    assert not run.success
+    (failure,) = [event for event in run.all_events if event.is_step_failure]
+    said = failure.event_specific_data.user_failure_data.description
+    assert "run DATASET --pay-again" in said
+    assert charged() == 0, "nothing is sent"
+    assert bench.rows("results") == results, "what is there stays"
+    bench.lake.delete("notes", "responses", bench.partitions()[0])
+    run = bench.run(raise_on_error=False)
+    assert not run.success
+    rejected = bench.rows("rejected_rows")
+    assert [row["_error_code"] for row in rejected] == ["answer_purged"] * 3
+    assert "--pay-again" in rejected[0]["_error_message"]
+    assert charged() == 0
+    assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
+    assert charged() == 3
+    assert [row["_outcome"] for row in bench.rows("results")] == ["ok"] * 3
+    assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
+    assert charged() == 0, "what was paid again is there"

@@ -1,0 +1,41 @@
+"""`ondine-dagster purge`: removes the texts of old answers, and says what is left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ondine_dagster.cli.ages import milliseconds
+from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.clock import now_ms
+from ondine_dagster.ledger.ledger import close_ledger, open_ledger
+from ondine_dagster.ledger.purge import purge
+from ondine_dagster.ledger.totals import dataset_names
+from ondine_dagster.settings import load_settings
+from ondine_dagster.wording import plural
+
+
+def purge_command(age: str, dataset: str | None) -> None:
+    """Remove the texts; raises OndineError for an age or a dataset that there is not."""
+    before_ms = now_ms() - milliseconds(age, "--older-than")
+    path = load_settings(Path.cwd()).ledger_path
+    if not path.exists():
+        raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
+    ledger = open_ledger(path)
+    try:
+        with ledger.database.read() as connection:
+            known = dataset_names(connection)
+        if dataset is not None and dataset not in known:
+            names = ", ".join(known) or "none"
+            raise OndineError(f"The ledger knows no dataset {dataset}. It knows: {names}.")
+        done = purge(ledger.database, before_ms, dataset)
+    finally:
+        close_ledger(path)
+    if not done.answers:
+        click.echo(f"No answer with a text is older than {age}.")
+        return
+    click.echo(
+        f"Removed the texts of {plural(done.answers, 'answer')} ({done.bytes:,} bytes) that came "
+        f"more than {age} ago. Their rows are not asked again; what they cost stays counted."
+    )
