@@ -21,6 +21,7 @@ _MODULES = {
     "packing": "packing",
     "reading": "reading",
     "banking": "banking",
+    "traces": "tracing",
 }
 
 

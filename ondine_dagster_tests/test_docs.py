@@ -35,6 +35,7 @@ SLOW = {
         "samples",
         "schedules",
         "simulator",
+        "traces",
     )
 }
 

@@ -18,6 +18,7 @@ from typing import Self
 import dagster as dg
 
 from ondine_dagster.assets.events import Metadata
+from ondine_dagster.engine.garbage import seldom_collected
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.observe.destination import Destination
@@ -48,7 +49,7 @@ def push(
     roots: bool = True,
 ) -> Pushed:
     """Send what waits in the ledger; see `Pusher.push`."""
-    with OtlpHttp(destination) as exporter:
+    with OtlpHttp(destination) as exporter, seldom_collected():
         pusher = Pusher(database, destination, _messages_in(lake), _scrubber_of, exporter)
         return pusher.push(left, roots=roots)
 

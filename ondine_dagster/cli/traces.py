@@ -48,14 +48,14 @@ def status_command() -> None:
     with reader_engine(path).connect() as connection:
         found = outbox.status(connection)
     counts, oldest = found.counts, found.oldest_waiting_ms
-    lag = "" if oldest is None else f"the oldest ended {_ago(oldest)} ago"
+    lag = "" if oldest is None else f", the oldest ended {_ago(oldest)} ago"
     rows = [
-        ["trace host", _host(settings), ""],
-        ["waiting", f"{counts.get(outbox.WAITING, 0):,}", lag],
-        ["exported", f"{counts.get(outbox.EXPORTED, 0):,}", ""],
-        ["left out", f"{counts.get(outbox.LEFT_OUT, 0):,}", "by sampling"],
-        ["refused", f"{counts.get(outbox.REFUSED, 0):,}", "by the host: not sent again"],
-        ["last push", *_last_push(found)],
+        ["trace host", _host(settings)],
+        ["waiting", f"{counts.get(outbox.WAITING, 0):,}{lag}"],
+        ["exported", f"{counts.get(outbox.EXPORTED, 0):,}"],
+        ["left out", f"{counts.get(outbox.LEFT_OUT, 0):,} by sampling"],
+        ["refused", f"{counts.get(outbox.REFUSED, 0):,} by the host, not sent again"],
+        ["last push", _last_push(found)],
     ]
     output().print(aligned(rows))
     if counts.get(outbox.WAITING):
@@ -89,11 +89,11 @@ def _host(settings: Settings) -> str:
     return f"{destination.kind} {destination.url}{unsafe}"
 
 
-def _last_push(found: outbox.Status) -> list[str]:
+def _last_push(found: outbox.Status) -> str:
     if found.last_push_ms is None:
-        return ["never", ""]
+        return "never"
     when = datetime.fromtimestamp(found.last_push_ms / 1000, UTC)
-    return [f"{when:%Y-%m-%d %H:%M:%S} UTC", found.trouble or "good"]
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC: {found.trouble or 'all was sent'}"
 
 
 def _ago(moment_ms: int) -> str:

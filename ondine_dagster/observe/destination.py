@@ -87,8 +87,8 @@ def _langfuse(settings: Settings) -> Destination:
     missing = [one for one in (PUBLIC_KEY, SECRET_KEY) if settings.variable(one) is None]
     if missing:
         raise OndineError(
-            f"{TRACES} is langfuse, and {' and '.join(missing)} is not set. Copy the keys from the "
-            f"settings of your Langfuse project, or unset {TRACES}."
+            f"{TRACES} is langfuse, and {' and '.join(missing)} must be set. Copy the keys "
+            f"from the settings of your Langfuse project, or unset {TRACES}."
         )
     pair = f"{settings.variable(PUBLIC_KEY)}:{settings.variable(SECRET_KEY)}"
     base = _url(settings.variable(BASE_URL) or _CLOUD, BASE_URL)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,9 +34,29 @@ class GenAiVocabulary(Vocabulary):
         )
 
     def request(self, request: Request, partition: str, rows: Sequence[Row]) -> Attributes:
-        """Return the attributes of a request's span, without texts."""
-        address, port = _server(request.base_url)
-        reasons = [one.asked.finish_reason for one in rows]
+        """Return what is said of a request alone, without texts."""
+        reasons = [one.asked.finish_reason for one in rows if one.asked.finish_reason]
+        return _known(
+            {
+                "gen_ai.response.id": request.remote_id,
+                "gen_ai.response.finish_reasons": list(dict.fromkeys(reasons)) or None,
+                "gen_ai.usage.input_tokens": request.prompt_tokens,
+                "gen_ai.usage.output_tokens": request.completion_tokens,
+                "gen_ai.usage.cache_read.input_tokens": request.cached_tokens,
+                "gen_ai.usage.cache_creation.input_tokens": request.cache_write_tokens,
+                "gen_ai.usage.reasoning.output_tokens": request.reasoning_tokens,
+                "error.type": request.code or request.error_class or _verdict(rows),
+                "ondine.row_key": rows[0].key if len(rows) == 1 else None,
+                "ondine.rows": len(rows),
+                "ondine.attempt_id": request.id.hex(),
+                "ondine.error_class": request.error_class,
+                "ondine.cost_usd": None if request.cost is None else usd(request.cost),
+            }
+        )
+
+    def common(self, request: Request, partition: str) -> Attributes:
+        """Return what is said of many requests."""
+        server = urlsplit(request.base_url)
         return _known(
             {
                 "gen_ai.operation.name": "chat",
@@ -45,30 +64,16 @@ class GenAiVocabulary(Vocabulary):
                 "gen_ai.request.model": request.model_requested,
                 "gen_ai.request.max_tokens": request.ceiling,
                 "gen_ai.response.model": request.model_served,
-                "gen_ai.response.id": request.remote_id,
-                "gen_ai.response.finish_reasons": list(dict.fromkeys(filter(None, reasons)))
-                or None,
-                "gen_ai.usage.input_tokens": request.prompt_tokens,
-                "gen_ai.usage.output_tokens": request.completion_tokens,
-                "gen_ai.usage.cache_read.input_tokens": request.cached_tokens,
-                "gen_ai.usage.cache_creation.input_tokens": request.cache_write_tokens,
-                "gen_ai.usage.reasoning.output_tokens": request.reasoning_tokens,
-                "server.address": address,
-                "server.port": port,
-                "error.type": request.code or request.error_class or _verdict(rows),
+                "server.address": server.hostname,
+                "server.port": server.port,
                 "session.id": request.run_id,
                 "ondine.dataset": request.dataset,
                 "ondine.partition": partition,
                 "ondine.run_id": request.run_id,
-                "ondine.row_key": rows[0].key if len(rows) == 1 else None,
-                "ondine.rows": len(rows),
                 "ondine.attempt": request.number,
-                "ondine.attempt_id": request.id.hex(),
                 "ondine.kind": request.kind,
                 "ondine.state": request.state,
-                "ondine.error_class": request.error_class,
                 "ondine.provider_served": request.provider_served,
-                "ondine.cost_usd": None if request.cost is None else usd(request.cost),
                 "ondine.cost_source": request.cost_source,
             }
         )
@@ -103,12 +108,6 @@ class GenAiVocabulary(Vocabulary):
             answer = {"role": "assistant", "parts": [part], "finish_reason": reason}
             found["gen_ai.output.messages"] = json.dumps([answer], ensure_ascii=False)
         return found
-
-
-@lru_cache(maxsize=64)
-def _server(url: str) -> tuple[str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.hostname, parts.port
 
 
 def _known(values: Mapping[str, Value | None]) -> Attributes:

@@ -6,7 +6,7 @@ its SDK 5.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ondine_dagster.observe.requests import Request, Root
 from ondine_dagster.observe.spans import (
@@ -19,8 +19,13 @@ from ondine_dagster.observe.spans import (
     why_failed,
 )
 
-_OWN = "langfuse.observation."
 _METADATA = "langfuse.observation.metadata."
+_TYPE, _LEVEL = "langfuse.observation.type", "langfuse.observation.level"
+_WHY = "langfuse.observation.status_message"
+_INPUT, _OUTPUT = "langfuse.observation.input", "langfuse.observation.output"
+_MODEL = "langfuse.observation.model.name"
+_PARAMETERS = "langfuse.observation.model.parameters"
+_USAGE, _COST = "langfuse.observation.usage_details", "langfuse.observation.cost_details"
 
 
 class LangfuseVocabulary(Vocabulary):
@@ -31,45 +36,49 @@ class LangfuseVocabulary(Vocabulary):
 
     def root(self, root: Root, partition: str) -> Attributes:
         """Return the attributes of a root span."""
-        metadata: dict[str, Value | None] = {"partition": partition, "run_scope": root.run_scope}
-        return {
-            f"{_OWN}type": "span",
-            **self._trace(root.run_id, root.dataset, partition),
-            **_metadata(root.dataset, metadata),
-        }
+        found = self._trace(root.run_id, root.dataset, partition)
+        found[_TYPE] = "span"
+        return found | _metadata({"partition": partition, "run_scope": root.run_scope})
 
     def request(self, request: Request, partition: str, rows: Sequence[Row]) -> Attributes:
-        """Return the attributes of a request's span, without texts."""
-        why = why_failed(request, rows)
+        """Return what is said of a request alone, without texts."""
+        metadata: dict[str, Value | None] = {
+            "attempt_id": request.id.hex(),
+            "response_id": request.remote_id,
+            "error_class": request.error_class,
+            "error_code": request.code,
+        }
+        if len(rows) == 1:
+            metadata["row_key"] = rows[0].key
+            metadata["finish_reason"] = rows[0].asked.finish_reason
+        else:
+            metadata["rows"] = len(rows)
+        found = _metadata(metadata)
+        if usage := _usage(request):
+            found[_USAGE] = str(usage).replace("'", '"')  # JSON, and faster
+        if request.cost is not None:
+            found[_COST] = f'{{"total": {usd(request.cost)}}}'
+        return found | _level(why_failed(request, rows))
+
+    def common(self, request: Request, partition: str) -> Attributes:
+        """Return what is said of many requests. What is as usual is not said."""
         metadata: dict[str, Value | None] = {
             "partition": partition,
             "attempt": request.number,
-            "attempt_id": request.id.hex(),
-            "kind": request.kind,
-            "state": request.state,
+            "kind": request.kind if request.kind != "first" else None,
+            "state": request.state if request.state != "settled" else None,
             "provider": request.provider,
             "provider_served": request.provider_served,
             "model_requested": request.model_requested,
-            "response_id": request.remote_id,
             "cost_source": request.cost_source,
-            "error_class": request.error_class,
-            "error_code": request.code,
-            "rows": len(rows) if len(rows) != 1 else None,
-            "row_key": rows[0].key if len(rows) == 1 else None,
-            "finish_reason": rows[0].asked.finish_reason if len(rows) == 1 else None,
         }
-        found: Attributes = {
-            f"{_OWN}type": "generation",
+        return {
             **self._trace(request.run_id, request.dataset, partition),
-            f"{_OWN}model.name": request.model_served or request.model_requested,
-            f"{_OWN}model.parameters": f'{{"max_tokens": {request.ceiling}}}',
-            **_metadata(request.dataset, metadata),
+            _TYPE: "generation",
+            _MODEL: request.model_served or request.model_requested,
+            _PARAMETERS: f'{{"max_tokens": {request.ceiling}}}',
+            **_metadata(metadata),
         }
-        if usage := _usage(request):
-            found[f"{_OWN}usage_details"] = str(usage).replace("'", '"')  # JSON, and faster
-        if request.cost is not None:
-            found[f"{_OWN}cost_details"] = f'{{"total": {usd(request.cost)}}}'
-        return found | _level(why)
 
     def row(self, request: Request, partition: str, row: Row) -> Attributes:
         """Return the attributes of a row's span, without texts."""
@@ -83,39 +92,33 @@ class LangfuseVocabulary(Vocabulary):
             "finish_reason": asked.finish_reason,
             "cost_share_usd": None if asked.cost_share is None else usd(asked.cost_share),
         }
-        return {
-            f"{_OWN}type": "span",
-            **self._trace(request.run_id, request.dataset, partition),
-            **_metadata(request.dataset, metadata),
-            **_level((asked.code or asked.verdict or request.state) if asked.failed else None),
-        }
+        found = self._trace(request.run_id, request.dataset, partition)
+        found[_TYPE] = "span"
+        why = (asked.code or asked.verdict or request.state) if asked.failed else None
+        return found | _metadata(metadata) | _level(why)
 
     def texts(self, row: Row) -> dict[str, str]:
         """Return what was sent for a row, and what came back."""
-        found = {f"{_OWN}input": row.messages, f"{_OWN}output": row.answer}
+        found = {_INPUT: row.messages, _OUTPUT: row.answer}
         return {name: text for name, text in found.items() if text is not None}
 
     def _trace(self, run_id: str, dataset: str, partition: str) -> Attributes:
         found: Attributes = {
             "session.id": run_id,
             "langfuse.trace.name": trace_name(dataset, partition),
-            "langfuse.trace.tags": [dataset],
+            f"{_METADATA}dataset": dataset,
         }
         if self._environment:
             found["langfuse.environment"] = self._environment
         return found
 
 
-def _metadata(dataset: str, values: dict[str, Value | None]) -> Attributes:
-    found: Attributes = {f"{_METADATA}dataset": dataset}
-    for name, value in values.items():
-        if value is not None:
-            found[_METADATA + name] = value
-    return found
+def _metadata(values: Mapping[str, Value | None]) -> Attributes:
+    return {_METADATA + name: value for name, value in values.items() if value is not None}
 
 
 def _level(why: str | None) -> Attributes:
-    return {} if why is None else {f"{_OWN}level": "ERROR", f"{_OWN}status_message": why}
+    return {} if why is None else {_LEVEL: "ERROR", _WHY: why}
 
 
 def _usage(request: Request) -> dict[str, int]:

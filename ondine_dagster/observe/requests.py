@@ -23,32 +23,39 @@ class Request(NamedTuple):
 
     seq: int
     id: bytes
+    # alike in many requests
     kind: str
     state: str
     dataset: str
     run_scope: str
     dagster_run: str | None
-    partition: str | None
     number: int
     provider: str
+    provider_served: str | None
     base_url: str
+    model_requested: str
+    model_served: str | None
     ceiling: int
+    cost_source: str | None
+    partition: str | None
+    # different in each
     request_bytes: int
     cost: int | None
-    cost_source: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int | None
     cache_write_tokens: int | None
     reasoning_tokens: int | None
-    model_requested: str
-    model_served: str | None
-    provider_served: str | None
     remote_id: str | None
     error_class: str | None
     code: str | None
     t_open: int
     t_end: int
+
+    @property
+    def alike(self) -> tuple[str | int | None, ...]:
+        """Return what is alike in many requests."""
+        return self[2:16]
 
     @property
     def run_id(self) -> str:

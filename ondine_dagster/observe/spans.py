@@ -9,6 +9,7 @@ not; tokens and money stay with the request, so that sums count them once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -17,12 +18,14 @@ from ondine_dagster.observe.requests import AskedRow, Request, Root, root_span_i
 Value = str | int | float | bool | Sequence[str]
 Attributes = dict[str, Value]
 Scrub = Callable[[str], str]
+_MOST_COMMONS = 1000
 
 
 class Span(NamedTuple):
     """One span; times in ms since the epoch. `texts` are the attributes that hold people's text.
 
-    `error` is why it failed, None where it did not. `calls` where it is a call to another server.
+    `common` are attributes that many spans share: the same object, encoded once. `error` is
+    why it failed, None where it did not. `calls` where it is a call to another server.
     """
 
     trace_id: bytes
@@ -33,6 +36,7 @@ class Span(NamedTuple):
     ended: int
     attributes: Mapping[str, Value]
     texts: Mapping[str, str]
+    common: Mapping[str, Value] = {}
     error: str | None = None
     calls: bool = False
 
@@ -49,12 +53,30 @@ class Row(NamedTuple):
 class Vocabulary:
     """How a kind of host names what is known of roots, requests and rows."""
 
+    @cached_property
+    def _commons(self) -> dict[tuple[Value | None, ...], Attributes]:
+        return {}
+
+    def shared(self, request: Request, partition: str) -> Attributes:
+        """Return `common` of a request: the same object for all requests that have the same."""
+        key = (partition, *request.alike)
+        found = self._commons.get(key)
+        if found is None:
+            if len(self._commons) == _MOST_COMMONS:
+                self._commons.clear()
+            found = self._commons[key] = self.common(request, partition)
+        return found
+
     def root(self, root: Root, partition: str) -> Attributes:
         """Return the attributes of a root span."""
         raise NotImplementedError
 
     def request(self, request: Request, partition: str, rows: Sequence[Row]) -> Attributes:
-        """Return the attributes of a request's span, without texts."""
+        """Return what is said of a request alone, without texts."""
+        raise NotImplementedError
+
+    def common(self, request: Request, partition: str) -> Attributes:
+        """Return what is said of many requests: made of what `shared` compares."""
         raise NotImplementedError
 
     def row(self, request: Request, partition: str, row: Row) -> Attributes:
@@ -97,6 +119,7 @@ def request_spans(
         ended=request.t_end,
         attributes=words.request(request, partition, rows),
         texts=words.texts(alone) if alone else {},
+        common=words.shared(request, partition),
         error=why_failed(request, rows),
         calls=True,
     )

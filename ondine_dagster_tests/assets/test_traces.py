@@ -156,7 +156,7 @@ def test_traces_that_cannot_be_sent_stop_a_run_before_it_asks_anything(
     (failure,) = run.get_step_failure_events()
     own = failure.step_failure_data.user_failure_data
     assert own is not None
-    assert "LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY is not set" in str(own.description)
+    assert "LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY must be set" in str(own.description)
     assert simulator.bill.totals.charged == 0
 
 
@@ -215,7 +215,7 @@ def test_status_says_what_waits_and_what_stands_in_the_way(
     assert set(host.counts().values()) == {2}
     said = _cli("traces", "status").output
     assert "exported    7" in said
-    assert "good" in said
+    assert "all was sent" in said
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,10 @@ class InMemory:
 
     def post(self, spans: Sequence[Span], seconds: float) -> Answer:
         self.posts.append(len(spans))
-        self.spans += spans
+        whole = ({**one.common, **one.attributes} for one in spans)
+        self.spans += [
+            one._replace(attributes=said, common={}) for one, said in zip(spans, whole, strict=True)
+        ]
         return Delivered()
 
 

@@ -93,8 +93,8 @@ def test_the_variables_for_traces_win_over_those_for_all_signals() -> None:
     ("environ", "words"),
     [
         ({"ONDINE_TRACES": "langsmith"}, "can be langfuse, otlp or off"),
-        ({"ONDINE_TRACES": "langfuse"}, "LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY is not set"),
-        ({**LANGFUSE, "LANGFUSE_SECRET_KEY": " "}, "LANGFUSE_SECRET_KEY is not set"),
+        ({"ONDINE_TRACES": "langfuse"}, "LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY must be set"),
+        ({**LANGFUSE, "LANGFUSE_SECRET_KEY": " "}, "LANGFUSE_SECRET_KEY must be set"),
         ({**LANGFUSE, "LANGFUSE_BASE_URL": "langfuse.internal"}, "LANGFUSE_BASE_URL is no URL"),
         ({"ONDINE_TRACES": "otlp"}, "OTEL_EXPORTER_OTLP_ENDPOINT is not set"),
         ({**OTLP, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "sent as http/protobuf only"),
@@ -144,3 +144,21 @@ def test_no_secret_is_shown() -> None:
 
 def test_the_demo_sends_nothing() -> None:
     assert "ONDINE_TRACES" not in demo_environment(LANGFUSE)
+
+
+@pytest.mark.behaviour("E-9")
+def test_no_provider_knows_of_traces() -> None:
+    """One module sends what all providers did: from the ledger, after the fact."""
+    package = Path(module.__file__).parents[1]
+    users = {
+        path.relative_to(package).parts[0]
+        for path in package.rglob("*.py")
+        if "ondine_dagster.observe" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"assets", "cli", "observe"}
+    (speaker,) = (
+        path.name
+        for path in package.rglob("*.py")
+        if "opentelemetry.proto.collector" in path.read_text(encoding="utf-8")
+    )
+    assert speaker == "otlp.py"
