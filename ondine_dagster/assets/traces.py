@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -55,8 +56,11 @@ def push(
 
 
 def _scrubber_of(dataset: str) -> Scrub:
-    """Return what is done to texts of a dataset before they leave."""
-    return scrubber()
+    """Return what is done to texts of a dataset before they leave.
+
+    It remembers the last few: the system message, which is the same for every row.
+    """
+    return lru_cache(maxsize=64)(scrubber())
 
 
 def _messages_in(lake: Lake) -> Callable[[str, str | None, Wanted], Mapping[str, str]]:

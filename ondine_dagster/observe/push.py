@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from typing import Protocol
 
@@ -105,7 +106,7 @@ class Pusher:
         self._database = database
         self._destination = destination
         self._messages_of = messages_of
-        self._scrubber_of = scrubber_of
+        self._scrubber_of = cache(scrubber_of)
         self._exporter = exporter
         self._words = vocabulary(destination)
 

@@ -31,6 +31,10 @@ class Found:
 
 
 _start = attrgetter("start")
+# all of these have four digits within a few characters; most texts have no such place, and to look
+# for it once takes a fifth of the time
+_NUMBERS = frozenset({"iban", "card", "ssn", "phone"})
+_FOUR_DIGITS = re.compile(r"\d\D{0,3}\d\D{0,3}\d\D{0,3}\d")
 
 
 class Finder:
@@ -49,7 +53,10 @@ class Finder:
     def find(self, text: str) -> list[Found]:
         """Return what is found, in the order of the text; no two overlap."""
         found: list[Found] = []
+        numbers = _FOUR_DIGITS.search(text) is not None
         for kind, spans in self._detectors:
+            if not numbers and kind in _NUMBERS:
+                continue
             for start, end in spans(text):
                 place = bisect(found, start, key=_start)
                 is_free = place == 0 or found[place - 1].end <= start
@@ -122,7 +129,10 @@ _MARKS = (
 
 def _secrets(text: str) -> _Spans:
     lowered = text.lower()
-    if not any(mark in lowered for mark in _MARKS):
+    for mark in _MARKS:  # not `any` of a generator, which takes three times as long
+        if mark in lowered:
+            break
+    else:
         return
     for one in _SECRET.finditer(text):
         group = one.lastgroup or 0
@@ -163,9 +173,10 @@ _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]{2,39}(?:\.\d{1,3}){0,3}(?![\w:])")
 
 
 def _ips(text: str) -> _Spans:
-    for one in _IPV4.finditer(text):
-        if is_ipv4(text, one[0], *one.span()):
-            yield one.span()
+    if text.count(".") > 2:
+        for one in _IPV4.finditer(text):
+            if is_ipv4(text, one[0], *one.span()):
+                yield one.span()
     if text.count(":") > 1:
         yield from (one.span() for one in _IPV6.finditer(text) if is_ipv6(one[0]))
 
