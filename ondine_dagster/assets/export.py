@@ -67,6 +67,26 @@ def export_to(pipeline: Pipeline, lake: Lake, declared: Export, folder: Path) ->
     return write_export(lake, pipeline.name, to, lineage=declared.lineage, traces=traces)
 
 
+def look_at(pipeline: Pipeline, declared: Export) -> tuple[str, Path | None]:
+    """Say where an export goes, and in which folder it makes files; nothing is written.
+
+    Raises:
+        OndineError: the environment holds no destination, it is the source itself, or the server
+            cannot be reached.
+    """
+    to = _destination(pipeline, declared, pipeline.project_root)
+    if isinstance(to, Path):
+        if to.is_dir():
+            raise OndineError(f"{to} is a folder; an export is a file")
+        return str(to), to.parent
+    _refuse_source(pipeline, to, pipeline.project_root)
+    if to.file is None:
+        from ondine_dagster.storage.export_postgres import reach
+
+        reach(to.url)
+    return str(to), to.file and to.file.parent
+
+
 def told(written: ExportResult) -> str:
     """Return what was written, as people read it; no secrets."""
     text = f"{plural(written.rows, 'row')} in {written.to}"

@@ -23,6 +23,7 @@ from ondine_dagster.assets.partitions import event_key
 from ondine_dagster.assets.pilot import pilot_metadata, what_to_do
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.red import red_failure
+from ondine_dagster.engine.rows import DAMAGE
 from ondine_dagster.ledger.estimates import Estimate, compared
 from ondine_dagster.ledger.identity import digest
 
@@ -194,7 +195,12 @@ class Finished:
         if self.manifest is not None:
             metadata["manifest"] = dg.MetadataValue.path(str(self.manifest.path))
         if self.estimate.requests:
-            metadata["estimate"] = compared(self.estimate, self._requests, self._cost)
+            metadata["estimate"] = compared(
+                self.estimate,
+                self._requests,
+                self._cost,
+                packed=self._pipeline.packing is not None,
+            )
         checked = self.engine.checked if self.engine else None
         if checked is not None and checked.listed is not None:
             metadata["models_listed_by"] = str(checked.listed)
@@ -209,8 +215,16 @@ def _partition_line(name: str, partition: str, counts: PartitionCounts) -> str:
     waiting = f", {counts.unanswered} waiting" if counts.unanswered else ""
     skipped = f"{counts.skipped} skipped, " if counts.skipped else ""
     results = counts.results - counts.skipped
+    repaired = _repaired(counts) if counts.repaired else ""
     return (
         f"{name} {partition}: {state}{counts.rows} rows, {results} results, {skipped}"
         f"{counts.rejected_for_good} rejected{waiting}, {counts.reused} already paid, "
-        f"${dollars(counts.cost):.6f}"
+        f"{repaired}${dollars(counts.cost):.6f}"
     )
+
+
+def _repaired(counts: PartitionCounts) -> str:
+    """Return how many rows were asked again out of a pack, and what was wrong with their part."""
+    kinds = (f"{rows} {flag.removeprefix(DAMAGE)}" for flag, rows in counts.damages.most_common())
+    why = ", ".join(kinds).replace("_", " ")
+    return f"{counts.repaired} repaired{f' ({why})' if why else ''}, "

@@ -11,6 +11,8 @@ from ondine_dagster.llm.free_tiers import FreeTier
 from ondine_dagster.spec import Limits
 
 _MINUTE, _DAY = 60.0, 86_400.0
+# rows per request differ by chance up to this
+_FULLER = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,24 @@ def durations(
     """
     found = sorted(_declared(estimate, limits, today), key=lambda one: -one.length)
     if known and known.latency_seconds is not None:
-        seconds = estimate.requests * known.latency_seconds / limits.concurrency
-        why = f"{known.latency_seconds:.3g} s an answer, {limits.concurrency} at once (measured)"
-        found = sorted([*found, Duration(why, seconds)], key=lambda one: -one.length)
+        measured = _measured(estimate, limits.concurrency, known.latency_seconds, known)
+        found = sorted([*found, measured], key=lambda one: -one.length)
     return [*found, *(_free(estimate, tier) if tier else ())]
+
+
+def _measured(estimate: Estimate, at_once: int, latency: float, known: Learnt) -> Duration:
+    """Return how long requests take that are answered as fast as those so far.
+
+    With more rows than those had they are taken to last so much longer.
+    """
+    requests = max(1, estimate.requests)
+    fuller = estimate.rows / requests / known.rows_per_request
+    how = "measured"
+    if fuller > _FULLER:
+        latency *= fuller
+        how += f" with {known.rows_per_request:.3g} rows a request, and longer for more"
+    seconds = -(-estimate.requests // at_once) * latency
+    return Duration(f"{latency:.3g} s a request, {at_once} at once ({how})", seconds)
 
 
 def _declared(estimate: Estimate, limits: Limits, today: tuple[int, int]) -> Iterator[Duration]:
@@ -83,8 +99,9 @@ def _days(amount: int, per_day: int) -> int:
 class BudgetForecast:
     """What is left of a budget, and what a run needs of it.
 
-    `stops_after` are the requests that it is enough for, where it is not enough for all; None
-    where it is, if they use what is expected. `sure`: it is enough whatever they use.
+    `stops_after` are the requests (rows, where several go in a request) that it is enough for,
+    where it is not enough for all; None where it is, if they use what is expected. `sure`: it is
+    enough whatever they use.
     """
 
     standing: Standing
@@ -92,23 +109,32 @@ class BudgetForecast:
     most: int
     stops_after: int | None
     sure: bool
+    counted: str = "request"
 
 
 def budget_forecast(standing: Standing, estimate: Estimate) -> BudgetForecast:
     """Return whether a budget is enough for what a run is expected to use.
 
-    A request is sent only while its own worst case fits: so much of a budget stays unused.
+    A request is sent only while its own worst case fits: so much of a budget stays unused. One of
+    several rows gets smaller before that, down to a single row.
     """
+    requests, left = estimate.requests, standing.left
+    packed = estimate.rows > requests
+    if standing.limit.unit == "requests":
+        # each pack may be asked again by halves, and each row alone
+        most = 4 * requests + estimate.rows if packed else requests
+        short = left if left < requests else None
+        return BudgetForecast(standing, requests, most, short, sure=most <= left)
     expected, most = {
         "usd": (estimate.expected, estimate.most),
-        "requests": (estimate.requests, estimate.requests),
         "tokens": (estimate.prompt_tokens + estimate.completion_tokens, estimate.most_tokens),
     }[standing.limit.unit]
-    left, requests = standing.left, estimate.requests
+    asked = estimate.rows if packed else requests
     stops_after = None
-    if requests and most > left:
-        # the last request needs its worst case, those before it only what they used
-        mean, worst = expected / requests, most / requests
-        fit = max(0, int((left - worst) / mean) + 1 if mean else requests) if left >= worst else 0
-        stops_after = fit if fit < requests else None
-    return BudgetForecast(standing, expected, most, stops_after, sure=most <= left)
+    if asked and most > left:
+        # the last one needs its worst case, those before it only what they used
+        mean, worst = expected / asked, most / asked
+        fit = max(0, int((left - worst) / mean) + 1 if mean else asked) if left >= worst else 0
+        stops_after = fit if fit < asked else None
+    counted = "row" if packed else "request"
+    return BudgetForecast(standing, expected, most, stops_after, most <= left, counted)

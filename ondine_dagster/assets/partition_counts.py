@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ondine_dagster.engine.rows import NOT_RAISED, REASKED, REPAIRED, Outcome, RowOutcome
+from ondine_dagster.engine.rows import DAMAGE, NOT_RAISED, REASKED, REPAIRED, Outcome, RowOutcome
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 
 RESPONSES, RESULTS, REJECTED = "responses", "results", "rejected_rows"
@@ -62,6 +62,7 @@ class PartitionCounts:
     retries: int = 0  # requests that repeated another one
     carried: int = 0  # rows that the requests carried, each as often as it was asked
     repaired: int = 0  # rows that were asked again because their part of an answer was damaged
+    damages: Counter[str] = field(default_factory=Counter)  # of these, how it was, as flags
     cost: int = 0
     unknown_cost: int = 0
     prompt_tokens: int = 0
@@ -99,7 +100,9 @@ class PartitionCounts:
         self.requests += outcome.requests
         self.retries += max(0, outcome.requests - 1)
         self.carried += outcome.attempts
-        self.repaired += REPAIRED in outcome.flags and outcome.attempts > 0
+        if REPAIRED in outcome.flags and outcome.attempts > 0:
+            self.repaired += 1
+            self.damages.update(one for one in outcome.flags if one.startswith(DAMAGE))
         self.not_raised |= NOT_RAISED in outcome.flags
         self.questions += outcome.attempts > 0
         self.reasked += REASKED in outcome.flags

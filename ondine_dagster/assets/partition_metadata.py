@@ -22,6 +22,7 @@ def partition_metadata(pipeline: Pipeline, asset: str, counts: PartitionCounts) 
         metadata |= _numbers(counts)
         if pipeline.packing is not None:
             metadata["rows_repaired"] = counts.repaired
+            metadata |= {f"rows_{flag}": rows for flag, rows in sorted(counts.damages.items())}
             if counts.requests:
                 metadata["rows_per_request"] = round(counts.carried / counts.requests, 2)
         if pipeline.dataset.output.fields:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from ondine_dagster.assets.export import look_at
 from ondine_dagster.assets.prompt_parts import cache_remarks
 from ondine_dagster.assets.resources import LLMProviderResource
 from ondine_dagster.assets.samples import samples_remark
@@ -29,6 +31,7 @@ from ondine_dagster.llm.provider import Provider
 from ondine_dagster.observe.destination import destination_of
 from ondine_dagster.settings import TRACES, Settings, load_settings
 from ondine_dagster.spec import Llm
+from ondine_dagster.spec.export import Export
 from ondine_dagster.spec.providers import PROVIDERS
 from ondine_dagster.storage.locate import shown
 
@@ -102,6 +105,7 @@ def _for_dataset(called: str) -> list[_Check]:
         ("key", lambda: _key(target)),
         ("provider", lambda: _provider(target)),
         ("budgets", lambda: budgets_line(standings_of(target))),
+        *(("export", partial(_export, target, one)) for one in target.declared.dataset.export),
     ]
 
 
@@ -192,6 +196,13 @@ def _prompt(target: Target) -> str:
         raise _WorthALook(" ".join(remarks))
     same = estimator.tokens_around + estimator.tokens_in(renderer.static_json)
     return f"about {same:,} tokens are the same for all rows"
+
+
+def _export(target: Target, declared: Export) -> str:
+    to, folder = look_at(target.pipeline, declared)
+    if folder is not None:
+        _writable(folder)
+    return to
 
 
 def _highest(llm: Llm) -> str:

@@ -208,7 +208,9 @@ def _remarks(plan: _Plan) -> Iterator[str]:
         )
     if plan.last is not None and plan.last[1].requests:
         recorded, paid = plan.last
-        yield f"The last run: {compared(recorded.estimate, paid.requests, paid.settled)}."
+        packed = target.pipeline.packing is not None
+        said = compared(recorded.estimate, paid.requests, paid.settled, packed=packed)
+        yield f"The last run: {said}."
     yield from found.remarks
     if found.cleaned:
         yield f"Rows that prompt.clean changes: {cleaned_text(found.cleaned)}."
@@ -257,8 +259,8 @@ def _verdict(forecast: BudgetForecast) -> str:
     if forecast.stops_after is None:
         return "may stop it"
     if not forecast.stops_after:
-        return "will stop it before the first request"
-    return f"will stop it after about {plural(forecast.stops_after, 'request')}"
+        return f"will stop it before the first {forecast.counted}"
+    return f"will stop it after about {plural(forecast.stops_after, forecast.counted)}"
 
 
 def _next(console: Console, plan: _Plan) -> None:

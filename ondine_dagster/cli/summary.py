@@ -176,7 +176,9 @@ def _remarks(target: Target, summary: RunSummary) -> list[str]:
         remarks.append("0 requests, $0: every answer was paid before.")
     if summary.requests and summary.estimate is not None:
         run = summary.this_run
-        text = compared(summary.estimate, run.requests, run.settled)
+        text = compared(
+            summary.estimate, run.requests, run.settled, packed=target.pipeline.packing is not None
+        )
         remarks.append(f"{text[0].upper()}{text[1:]}.")
     if (free := summary.requests - summary.this_run.requests) > 0:
         remarks.append(f"{plural(free, 'more attempt')} brought no answer and cost nothing.")
@@ -221,8 +223,9 @@ def next_commands(target: Target, status: DatasetStatus) -> list[str]:
         return [rejected, f"{run} --failed"]
     if too_many_rejected(status) or not (status.results or status.skipped):
         return [rejected, target.command(f"retry {target.called}")]
-    export = target.command(f"export {target.called} --to {target.name}_results.csv")
-    return [results, export]
+    if target.declared.dataset.export:  # made by each run
+        return [results]
+    return [results, target.command(f"export {target.called} --to {target.name}_results.csv")]
 
 
 def waiting_again(status: DatasetStatus) -> list[str]:

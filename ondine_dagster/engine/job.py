@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ondine_dagster.engine.rows import NOT_RAISED, REPAIRED, Outcome, Question, RowOutcome
+from ondine_dagster.engine.rows import DAMAGE, NOT_RAISED, REPAIRED, Outcome, Question, RowOutcome
 from ondine_dagster.ledger.records import AttemptKind
 from ondine_dagster.llm.packing import packable
 
@@ -20,7 +20,7 @@ class Job:
     of: so the requests of all rows add up.
     `probes` are attempts that found the provider still out, or their key refused while there was
     another one: they say nothing of the question.
-    `repairs` are attempts because its part of a pack's answer was damaged.
+    `repairs` are attempts because its part of a pack's answer was damaged, `damages` say how.
     `raised`: its answer was cut off, and it is asked again under the raised ceiling. `reasked`: its
     answer was rejected, and it is asked again with the reason. `last` is the last request.
     `prefix` and `text` are its messages where it may go with others: what they have in common, and
@@ -35,6 +35,7 @@ class Job:
     requests: int = 0
     probes: int = 0
     repairs: int = 0
+    damages: list[str] = field(default_factory=list)
     latency_ms: int | None = None
     prefix: str = ""
     text: str = ""
@@ -69,8 +70,11 @@ class Job:
             attempts=self.attempts,
             requests=self.requests,
             latency_ms=self.latency_ms,
-            flags=(*outcome.flags, REPAIRED) if self.repairs else outcome.flags,
+            flags=(*outcome.flags, *self._repaired()) if self.repairs else outcome.flags,
         )
+
+    def _repaired(self) -> tuple[str, ...]:
+        return REPAIRED, *(f"{DAMAGE}{one}" for one in dict.fromkeys(self.damages))
 
 
 @dataclass(slots=True, eq=False)

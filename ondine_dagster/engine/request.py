@@ -19,6 +19,7 @@ from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 
 # verdicts of a whole answer in which the answers of single questions may stand
 _MAY_HOLD_ANSWERS = (Verdict.OK, Verdict.TRUNCATED)
+_EMPTY = "empty"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +45,17 @@ class Request:
         """Return the most tokens that it can use."""
         return self.prompt_tokens + self.ceiling
 
-    def read(self, completion: Completion) -> Sequence[Completion | None]:
-        """Return what an answer says of each question; None where it is asked again."""
+    def read(self, completion: Completion) -> Sequence[Completion | str]:
+        """Return what an answer says of each question; why, in a word, where it is asked again."""
         if self.packing is None:
             return [completion]
         if completion.verdict not in _MAY_HOLD_ANSWERS:
-            return [None] * len(self.codes)
+            return [str(completion.verdict)] * len(self.codes)
         cut = completion.verdict is Verdict.TRUNCATED
-        found = self.packing.split(completion.text, self.codes, cut=cut).answers
+        found = self.packing.split(completion.text, self.codes, cut=cut)
         used = usage_shares(completion.usage, self.weights)
         return [
-            _item(completion, found.get(code, ""), usage)
+            found.problems.get(code) or _item(completion, found.answers[code], usage)
             for code, usage in zip(self.codes, used, strict=True)
         ]
 
@@ -101,10 +102,10 @@ class Requests:
         return Request(provider, messages, body, ceiling, bound, worst, weights)
 
 
-def _item(completion: Completion, text: str, usage: Usage) -> Completion | None:
+def _item(completion: Completion, text: str, usage: Usage) -> Completion | str:
     """Return what a request for one question would have brought."""
     if not text.strip():
-        return None
+        return _EMPTY
     finish = "stop" if completion.verdict is Verdict.TRUNCATED else completion.finish_reason
     return replace(
         completion,

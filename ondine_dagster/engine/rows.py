@@ -17,6 +17,8 @@ NOT_RAISED = "ceiling_not_raised"
 REASKED = "reasked"
 # the flag of a row that was asked again because its part of a pack's answer was damaged
 REPAIRED = "repaired"
+# begins the flags that say what was wrong with its part of an answer
+DAMAGE = "pack_"
 
 
 class Outcome(StrEnum):

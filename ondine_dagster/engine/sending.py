@@ -98,8 +98,10 @@ class Sender:
         if isinstance(result, Failure) and result.code is ErrorCode.TIMEOUT:
             pack.timeouts += not self._traffic.is_out
         for job, item in zip(tuple(pack.jobs), items, strict=False):  # no items of a failure
-            if item is not None:
+            if isinstance(item, Completion):
                 pack.end(job, answered(item, settlement))
+            else:
+                job.damages.append(item)
         if self.sizes and len(items) > 1 and pack.kind == "first":
             self.sizes.learn(len(items), len(pack.jobs))
         if items and pack.jobs:

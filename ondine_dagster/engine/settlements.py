@@ -44,14 +44,14 @@ def answered(completion: Completion, settlement: Settlement) -> RowOutcome:
 
 def settlement_of_answer(
     completion: Completion,
-    items: Sequence[Completion | None],
+    items: Sequence[Completion | str],
     reservation: Reservation,
     weights: Sequence[int],
     provider: Provider,
 ) -> Settlement:
     """Return what a received body cost, and what is kept of it.
 
-    `items` are what it says of each question, None where that is of no use; `weights` divide the
+    `items` are what it says of each question, or why that is of no use; `weights` divide the
     cost among them all.
     """
     billed = provider.cost(completion)
@@ -71,8 +71,12 @@ def settlement_of_answer(
         remote_id=completion.remote_id,
         error_class=error_class_of(completion.verdict),
         code=completion.code,
-        answers=tuple(_new_answer(ask, item, cost) for ask, item, cost in parts if item),
-        shares=tuple((ask.answer_key, cost) for ask, item, cost in parts if not item),
+        answers=tuple(
+            _new_answer(ask, item, cost)
+            for ask, item, cost in parts
+            if isinstance(item, Completion)
+        ),
+        shares=tuple((ask.answer_key, cost) for ask, item, cost in parts if isinstance(item, str)),
     )
 
 

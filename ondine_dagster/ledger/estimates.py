@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from statistics import fmean
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -17,6 +18,7 @@ from ondine_dagster.ledger.budgets import amount_of
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.pack_estimates import PackedRequests, Size
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
+from ondine_dagster.wording import plural
 
 # The last answers tell most about the next ones. The search for them ends after this many requests,
 # so that it takes no longer in a ledger of millions.
@@ -36,8 +38,8 @@ class Learnt:
     """What a request used on average in the last `answers` of a model.
 
     `tokens_per_byte` and `completion_tokens` are those of the dataset's own answers where it has
-    any: they depend on the prompt. `latency_seconds` is that of the same server,
-    None where it gave none of the answers.
+    any: they depend on the prompt. `latency_seconds` is that of a request to the same server, with
+    `rows_per_request` questions; None where it gave none of the answers.
     """
 
     answers: int
@@ -46,6 +48,7 @@ class Learnt:
     cached_share: float
     cache_write_share: float
     latency_seconds: float | None
+    rows_per_request: float = 1
 
 
 def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt | None:
@@ -82,7 +85,9 @@ def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt |
     # text and images have little in common: where the dataset has answers, they alone count
     counted = list(zip(prompts, sizes, own, strict=True))
     alike = [one for one in counted if one[2]] or counted
-    of_server = [time for time, is_here in zip(times, here, strict=True) if is_here]
+    of_server = [
+        (time, count) for time, count, is_here in zip(times, asked, here, strict=True) if is_here
+    ]
     prompt = max(1, sum(prompts))
     return Learnt(
         answers=len(rows),
@@ -90,12 +95,9 @@ def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt |
         completion_tokens=sum(one[0] for one in of_dataset) / sum(one[1] for one in of_dataset),
         cached_share=sum(cached) / prompt,
         cache_write_share=sum(written) / prompt,
-        latency_seconds=_mean(of_server) / 1000 if of_server else None,
+        latency_seconds=fmean(time for time, _ in of_server) / 1000 if of_server else None,
+        rows_per_request=fmean(count for _, count in of_server) if of_server else 1,
     )
-
-
-def _mean(values: list[int] | tuple[int, ...]) -> float:
-    return sum(values) / len(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,15 +301,20 @@ def find(connection: Connection, dataset: str, run_scope: str | None = None) -> 
     return None if row is None else Recorded(row[0], Estimate(*row[1:]))
 
 
-def compared(estimate: Estimate, requests: int, cost: int) -> str:
-    """Return how near an estimate came to what was sent and paid."""
+def compared(estimate: Estimate, requests: int, cost: int, *, packed: bool = False) -> str:
+    """Return how near an estimate came to what was sent and paid.
+
+    `packed`: requests carry several rows, and not always as many.
+    """
     expected, most, paid = (
         amount_of("usd", one) for one in (estimate.expected, estimate.most, cost)
     )
     text = f"expected {expected} (at most {most}), was {paid}"
     each = ""
     if requests != estimate.requests:  # a run that was stopped says nothing of its estimate
-        text += f" in {requests:,} requests instead of {estimate.requests:,}"
+        text += f" in {plural(requests, 'request')} instead of {estimate.requests:,}"
+        if packed:  # nobody knows how many of the rows these were
+            return text
         each = " a request"
     fair = estimate.expected * requests / estimate.requests if estimate.requests else 0
     if not fair or cost == fair:

@@ -108,6 +108,7 @@ _OTHER_NAMES = {
     "schema": "output.fields",
     "output_column": "output.column",
 }
+_IN_EXAMPLES = {"user": "input", "question": "input", "assistant": "output", "answer": "output"}
 _KEYS_OF_PROVIDERS = frozenset({"api_key", "apikey", "key", "token", "api_token", "secret"})
 
 
@@ -145,6 +146,8 @@ def advice(section: str, key: str, known: Collection[str], elsewhere: Collection
 def _nearest(
     section: str, key: str, known: Collection[str], elsewhere: Collection[str]
 ) -> str | None:
+    if section.startswith("prompt.examples["):
+        return _IN_EXAMPLES.get(key.lower())
     other = _OTHER_NAMES.get(key.lower(), "")
     parent, _, name = other.rpartition(".")
     if other and name in known and parent in ("", section):

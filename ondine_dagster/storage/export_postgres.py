@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
@@ -95,14 +95,8 @@ class PostgresTable(TableSink):
         with self._readable_errors():
             return self._cursor.execute(statement.encode()).rowcount
 
-    @contextmanager
-    def _readable_errors(self) -> Iterator[None]:
-        import psycopg
-
-        try:
-            yield
-        except psycopg.Error as error:
-            raise OndineError(f"{self.shown}: {self._url.scrubbed(error)}") from None
+    def _readable_errors(self) -> AbstractContextManager[None]:
+        return _readable(self._url, self.shown)
 
     def _column(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         import pyarrow as pa
@@ -128,6 +122,22 @@ class PostgresTable(TableSink):
                 "does not store. Remove it in the source."
             )
         return texts
+
+
+def reach(url: DatabaseUrl) -> None:
+    """Connect and do nothing; raises OndineError, without secrets, where that fails."""
+    with _readable(url, url.shown), _without_commit(url):
+        pass
+
+
+@contextmanager
+def _readable(url: DatabaseUrl, shown: str) -> Iterator[None]:
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise OndineError(f"{shown}: {url.scrubbed(error)}") from None
 
 
 @contextmanager

@@ -108,5 +108,36 @@ def test_requests_and_tokens_have_budgets_too() -> None:
     assert forecast("tokens", 60, MONEY) == (False, 3)
 
 
+PACKS = Estimate(requests=4, rows=100, expected=1000, most=6000, most_tokens=4000)
+
+
+def test_packs_get_smaller_before_a_budget_stops_them() -> None:
+    assert forecast("usd", 6000, PACKS) == (True, None)
+    # a request of 25 rows has no room in 1100, and single rows do
+    assert forecast("usd", 1100, PACKS) == (False, None)
+    assert forecast("usd", 500, PACKS) == (False, 45)
+    assert forecast("usd", 59, PACKS) == (False, 0)
+    assert forecast("requests", 4, PACKS) == (False, None)
+    assert forecast("requests", 3, PACKS) == (False, 3)
+    assert forecast("requests", 116, PACKS) == (True, None)
+
+
+def test_more_rows_in_a_request_take_longer_than_was_measured() -> None:
+    limits = Limits(concurrency=2)
+    alone = replace(LEARNT, rows_per_request=1)
+    (found,) = durations(PACKS, limits, alone, None)
+    assert (found.seconds, found.why) == (
+        100,  # 2 after one another, each 25 times 2 seconds
+        "50 s a request, 2 at once (measured with 1 rows a request, and longer for more)",
+    )
+    (found,) = durations(PACKS, limits, replace(LEARNT, rows_per_request=25), None)
+    assert (found.seconds, found.why) == (4, "2 s a request, 2 at once (measured)")
+    # fewer rows may be answered sooner: nobody measured it
+    (found,) = durations(PACKS, limits, replace(LEARNT, rows_per_request=50), None)
+    assert found.seconds == 4
+    # one request takes its time, however many go at once
+    assert lengths(1, LEARNT, concurrency=10) == [(2, 0)]
+
+
 def test_what_is_free_fits_every_budget() -> None:
     assert forecast("usd", 0, Estimate(requests=10)) == (True, None)

@@ -43,13 +43,14 @@ def test_a_dataset_in_packs_is_planned_asked_shown_and_never_paid_twice(
     shown = [one.metadata for one in {one.partition: one for one in events if one}.values()]
     totals = {
         name: sum(float(one[name].value) for one in shown)
-        for name in ("requests", "rows_repaired", "cost_usd", "prompt_tokens")
+        for name in ("requests", "rows_repaired", "rows_pack_missing", "cost_usd")
     }
     bill = simulator.bill.totals
     assert totals["requests"] == bill.requests > 5
     assert totals["cost_usd"] == pytest.approx(bill.picodollars / 1e12)
     repaired = [row for row in bench.rows(RESULTS) if "repaired" in (row["_flags"] or "")]
-    assert totals["rows_repaired"] == len(repaired) > 0
+    assert totals["rows_repaired"] == totals["rows_pack_missing"] == len(repaired) > 0
+    assert {row["_flags"] for row in repaired} == {"repaired,pack_missing"}
     assert all(1 < one["rows_per_request"].value <= 15 for one in shown)
     assert sum(row["_cost_usd"] for row in bench.rows(RESULTS)) * 10**12 == bill.picodollars
     assert bench.contradictions() == []

@@ -111,6 +111,35 @@ def test_doctor_finds_everything_in_place_and_makes_nothing(person: Person) -> N
     assert person.simulator.bill.totals.requests == 0
 
 
+def test_doctor_looks_at_declared_exports_and_makes_none(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (person.folder / "there.csv").mkdir()
+    (person.folder / "in_the_way").write_text("")
+    server = "postgresql://me:hidden@127.0.0.1:1/shop"
+    declared = [
+        {"to": "new/out.csv"},
+        {"to": "there.csv"},
+        {"to": "in_the_way/out.csv"},
+        {"to_variable": "WAREHOUSE_URL"},
+        {"to_variable": "SHOP_URL"},
+    ]
+    monkeypatch.delenv("WAREHOUSE_URL", raising=False)
+    monkeypatch.setenv("SHOP_URL", server)
+    person.write(2, export=declared)
+    result = person.types("doctor", str(person.declared_in))
+    shown = [line for line in result.stdout.splitlines() if line[6:13] == "export "]
+    assert result.exit_code == 1
+    assert "hidden" not in result.output
+    good, folder, unwritable, unset, server_is_down = shown
+    assert good == f"ok    export       {person.folder / 'new/out.csv'}"
+    assert folder.startswith("FAIL") and folder.endswith("is a folder; an export is a file")
+    assert unwritable.startswith("FAIL") and "no file can be written" in unwritable
+    assert unset.startswith("FAIL") and unset.endswith("WAREHOUSE_URL is not set")
+    assert server_is_down.startswith("FAIL") and "127.0.0.1:1/shop" in server_is_down
+    assert not (person.folder / "new").exists()
+
+
 def test_doctor_sees_a_full_disk(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TemporaryFile", lambda **_: FileIO("/dev/full", "w"))
     result = person.types("doctor")

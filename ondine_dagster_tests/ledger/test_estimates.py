@@ -206,5 +206,7 @@ def test_a_comparison_reads_well() -> None:
     assert near == "expected $1.00 (at most $5.00), was $1.10: 10 % more"
     half = compared(estimate, 5, DOLLAR // 2)
     assert half == ("expected $1.00 (at most $5.00), was $0.50 in 5 requests instead of 10")
+    packs = compared(estimate, 14, DOLLAR, packed=True)
+    assert packs == "expected $1.00 (at most $5.00), was $1.00 in 14 requests instead of 10"
     free = compared(Estimate(requests=1), 1, 0)
     assert free == "expected $0.00 (at most $0.00), was $0.00"
