@@ -28,7 +28,17 @@ _NOT_SUPPORTED_YET = {
     "ONDINE_LAKE_URL": "the lake is a folder in the data folder",
 }
 TRACES = "ONDINE_TRACES"  # what it can be is said in `observe.destination`
-_NOT_FOR_THE_DEMO = (DAGSTER_HOME, DEMO_BASE_URL, BUDGET_USD_PER_DAY, BUDGETS, TRACES)
+ENCRYPTION_KEY, OLD_ENCRYPTION_KEY = "ONDINE_ENCRYPTION_KEY", "ONDINE_OLD_ENCRYPTION_KEY"
+_SHORTEST_KEY = 16  # characters
+_NOT_FOR_THE_DEMO = (
+    DAGSTER_HOME,
+    DEMO_BASE_URL,
+    BUDGET_USD_PER_DAY,
+    BUDGETS,
+    TRACES,
+    ENCRYPTION_KEY,
+    OLD_ENCRYPTION_KEY,
+)
 _BETWEEN_KEYS = re.compile(r"[,\s]+", re.ASCII)
 _KEY_ENDINGS = ("_API_KEY", "_API_TOKEN")
 
@@ -111,6 +121,35 @@ def load_settings(start: Path, environ: Mapping[str, str] | None = None) -> Sett
         presets=Path(presets).expanduser().absolute() if presets else None,
         environ=env,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionKeys:
+    """What seals the texts of answers, and what sealed them before; None where it is unset."""
+
+    current: SecretStr | None = None
+    old: SecretStr | None = None
+
+
+def encryption_keys(environ: Mapping[str, str] | None = None) -> EncryptionKeys:
+    """Return the keys that texts on the disk are encrypted with.
+
+    Raises OndineError for a key that is too short, or set to nothing: it would be no protection.
+    """
+    env = os.environ if environ is None else environ
+    return EncryptionKeys(*(_long_key(env, name) for name in (ENCRYPTION_KEY, OLD_ENCRYPTION_KEY)))
+
+
+def _long_key(env: Mapping[str, str], name: str) -> SecretStr | None:
+    if name not in env:
+        return None
+    key = env[name].strip()
+    if len(key) < _SHORTEST_KEY:
+        raise OndineError(
+            f"{name} has {len(key)} characters, and needs {_SHORTEST_KEY} at least. Make a key: "
+            "openssl rand -base64 32. To go on without encryption, unset it."
+        )
+    return SecretStr(key)
 
 
 def _keys(variable: str, value: str) -> tuple[SecretStr, ...]:

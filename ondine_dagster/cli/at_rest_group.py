@@ -17,3 +17,17 @@ def purge(age: str, dataset: str | None) -> None:
     from ondine_dagster.cli.purge import purge_command
 
     purge_command(age, dataset)
+
+
+@click.command()
+@click.option("--lost", is_flag=True, help="The key of the ledger is lost: leave its texts.")
+@click.option("--off", is_flag=True, help="Take the encryption off.")
+def rekey(lost: bool, off: bool) -> None:
+    """Encrypt the texts of all answers under the key in ONDINE_ENCRYPTION_KEY.
+
+    Those of the key in ONDINE_OLD_ENCRYPTION_KEY, and those that are not encrypted yet. Exit code 1
+    if some cannot be read: they stay as they are.
+    """
+    from ondine_dagster.cli.rekey import rekey_command
+
+    raise SystemExit(rekey_command(lost=lost, off=off))

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ondine_dagster.cli.at_rest_group import purge
+from ondine_dagster.cli.at_rest_group import purge, rekey
 from ondine_dagster.cli.ledger_group import ledger
 
 # a full disk, a folder that may not be written to: no bug of ours
@@ -373,6 +373,7 @@ def traces_status() -> None:
 
 cli.add_command(ledger)
 cli.add_command(purge)
+cli.add_command(rekey)
 
 
 def main() -> None:

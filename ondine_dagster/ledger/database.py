@@ -24,6 +24,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.sealing import Sealing, bind_key, option, sealing
 
 HEAD = "0004"
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -57,12 +58,17 @@ class LedgerUnavailable(OndineError):
 class Database:
     """One open ledger file. Any thread may write and read; writes wait for one another."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, any_key: bool = False) -> None:
+        """Open it, made if there is none; `any_key`: also where it is sealed under another key.
+
+        Raises OndineError and LedgerUnavailable.
+        """
         self.path = path
+        self.sealing = sealing()
         self._threads = threading.RLock()  # a flock does not keep threads of one process apart
         self._wal = f"{path}-wal"
         self._checkpoint_at = _CHECKPOINT_WAL_BYTES
-        self._engine = _writer_engine(path)
+        self._engine = _writer_engine(path, self.sealing)
         self._reader = reader_engine(path)
         self._connection: Connection | None = None
         with reachable(path):
@@ -71,7 +77,10 @@ class Database:
             self._lock_file = open_private(f"{path}.lock", "ab")
             try:
                 with self._exclusive():
-                    _migrate(self._connect(), path)
+                    connection = self._connect()
+                    _migrate(connection, path)
+                    if not any_key:
+                        bind_key(connection, path, self.sealing)
                 self._file = _identity(path)
             except BaseException:
                 self.close()
@@ -251,7 +260,11 @@ def reader_engine(path: Path) -> Engine:
 
     # hidden: the parameters are people's data, and errors end up in logs
     engine = sa.create_engine(
-        "sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True
+        "sqlite://",
+        creator=connect,
+        poolclass=NullPool,
+        hide_parameters=True,
+        execution_options=option(sealing()),
     )
     _explain_errors(engine, path, "read")
     return engine
@@ -271,7 +284,7 @@ def _uri_path(path: Path) -> str:
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _writer_engine(path: Path) -> Engine:
+def _writer_engine(path: Path, used: Sealing) -> Engine:
     def connect() -> sqlite3.Connection:
         # only where there is none: to close a second descriptor of an open SQLite file would drop
         # the locks that this process holds on it
@@ -294,6 +307,7 @@ def _writer_engine(path: Path) -> Engine:
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",
         hide_parameters=True,
+        execution_options=option(used),
     )
     _explain_errors(engine, path, "written")
     return engine

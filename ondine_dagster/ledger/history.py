@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ondine_dagster.ledger import payloads, schema
+from ondine_dagster.ledger.sealing import Sealing, Unreadable, sealing_of
 
 _t, _s, _a, _p = schema.attempts.c, schema.asks.c, schema.answers.c, schema.payloads.c
 
@@ -23,7 +24,7 @@ class RowRequest:
 
     `for_row` and `dataset` are what it was sent for: another row's request may have brought the
     answer. `rows` is how many it carried. `current`: its answer is the one that counts. `text` is
-    None where none came, or where it was purged (`payload_state`).
+    None where none came, or where it was purged or is unreadable (`payload_state`).
     """
 
     id: bytes
@@ -110,6 +111,7 @@ def requests_for_row(
             _a.prompt_tokens,
             _a.completion_tokens,
             _a.payload_state,
+            _p.answer,
             _p.codec,
             _p.body,
         )
@@ -126,12 +128,16 @@ def requests_for_row(
         )
         .order_by(_t.id, _s.pos)
     )
-    return [_request(row) for row in connection.execute(statement)]
+    sealing = sealing_of(connection)
+    return [_request(row, sealing) for row in connection.execute(statement)]
 
 
-def _request(row: Any) -> RowRequest:
-    *most, current, code, finish, flags, prompt, completion, state, codec, body = row
-    text = None if body is None else payloads.decode(codec, body)
+def _request(row: Any, sealing: Sealing) -> RowRequest:
+    *most, current, code, finish, flags, prompt, completion, state, answer, codec, body = row
+    try:
+        text = None if body is None else payloads.decode(codec, body, answer, sealing)
+    except Unreadable:
+        text, state = None, "unreadable"
     told = tuple(flags.split(",")) if flags else ()
     answer = (bool(current), code, finish, told, prompt, completion, state, text)
     return RowRequest(*(*most, *answer))

@@ -28,15 +28,16 @@ from ondine_dagster.ledger.writer import Done, Writer, wait_for
 class Ledger:
     """Remembers every paid request. Thread-safe; open it with `open_ledger`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, any_key: bool = False) -> None:
+        """`any_key`: open it also where it is sealed under another key, to rekey it."""
         # one file, one lock: also where it is reached through a link
         self.path = path.resolve()
         self._folder = self.path.with_name("ledger.d")
         with ExitStack() as undo:
-            self.database = Database(self.path)
+            self.database = Database(self.path, any_key=any_key)
             undo.callback(self.database.close)
             with reachable(self._folder):
-                self._lock = processes.ProcessLock(self._folder)
+                self._lock = processes.ProcessLock(self._folder, self.database.sealing)
             undo.callback(self._lock.release)
             processes.start(self.database, self._lock)
             undo.pop_all()

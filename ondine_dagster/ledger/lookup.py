@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from ondine_dagster.ledger import payloads, schema
 from ondine_dagster.ledger.records import Answer, KeyStates, Lost
+from ondine_dagster.ledger.sealing import Sealing, Unreadable, sealing_of
 from ondine_dagster.ledger.statements import KeyedSelect
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.provider import Usage, Verdict
@@ -44,6 +45,7 @@ def _answers(keys: _Keys) -> sa.Select[Any]:
             _a.completion_tokens,
             _a.cached_tokens,
             _a.reasoning_tokens,
+            _p.answer,
             _p.codec,
             _p.body,
         )
@@ -81,7 +83,8 @@ class Standing:
 
 def look_up(connection: Connection, keys: Collection[bytes]) -> dict[bytes, Answer]:
     """Return the current answer of every key that has one, whatever its verdict."""
-    return {row[0]: _answer(row) for row in _ANSWERS.rows(connection, keys)}
+    sealing = sealing_of(connection)
+    return {row[0]: _answer(row, sealing) for row in _ANSWERS.rows(connection, keys)}
 
 
 def standing(connection: Connection, keys: Collection[bytes]) -> Standing:
@@ -115,9 +118,10 @@ def usable(answer: Answer, ceiling: int) -> bool:
     return answer.verdict is not Verdict.TRUNCATED or ceiling <= answer.ceiling
 
 
-def _answer(row: Any) -> Answer:
-    (key, take, attempt, verdict, code, finish, flags, ceiling, model, *tokens, codec, body) = row
-    text, lost = _text(codec, body)
+def _answer(row: Any, sealing: Sealing) -> Answer:
+    (key, take, attempt, verdict, code, finish, flags, ceiling, model, *rest) = row
+    *tokens, answer, codec, body = rest
+    text, lost = _text(answer, codec, body, sealing)
     return Answer(
         answer_key=key,
         take=take,
@@ -134,12 +138,14 @@ def _answer(row: Any) -> Answer:
     )
 
 
-def _text(codec: int, body: bytes | None) -> tuple[str | None, Lost | None]:
+def _text(
+    answer: bytes, codec: int, body: bytes | None, sealing: Sealing
+) -> tuple[str | None, Lost | None]:
     """Return the text of an answer, or why there is none: never a reason to pay once more."""
     if body is None:
         return None, _PURGED
     try:
-        return payloads.decode(codec, body), None
-    except payloads.Unreadable as error:
+        return payloads.decode(codec, body, answer, sealing), None
+    except Unreadable as error:
         message = f"Its answer is paid and cannot be read: {error}; it is not asked again {_UNLESS}"
         return None, Lost(ErrorCode.ANSWER_UNREADABLE, message)

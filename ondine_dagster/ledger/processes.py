@@ -23,6 +23,7 @@ from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import Database, open_private
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import Settlement
+from ondine_dagster.ledger.sealing import Sealing
 from ondine_dagster.ledger.settle import settle
 from ondine_dagster.ledger.spend import moving
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 class ProcessLock:
     """The lock file of this process, which is its spill. Held until `release` or death."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sealing: Sealing) -> None:
         """Raises OSError where there is no room for a spill: nothing was paid yet."""
         self.id = new_id()
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -44,7 +45,7 @@ class ProcessLock:
         self._file = open_private(temporary, "xb")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            self.spill = spill.Spill(self.path, self._file)
+            self.spill = spill.Spill(self.path, self._file, sealing)
             os.rename(temporary, self.path)
         except BaseException:
             temporary.unlink()
@@ -117,7 +118,7 @@ def _reap_one(database: Database, path: Path, process: bytes) -> int:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return 0
-            lines = spill.read(file)
+            lines = spill.read(file, database.sealing)
         with database.write() as connection:
             refused = _bury(connection, process, lines.settlements)
         if lines.damaged or refused:

@@ -6,7 +6,6 @@ file: a text that was deleted must not be found there.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -16,10 +15,9 @@ from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.ledger.identity import id_at
 from ondine_dagster.ledger.statements import Prepared
+from ondine_dagster.ledger.steps import Steps
 
 _a, _p, _t = schema.answers.c, schema.payloads.c, schema.attempts.c
-_STEP_SECONDS = 0.05
-_FIRST_STEP, _LARGEST_STEP = 200, 20_000  # answers
 
 _DELETE = Prepared(
     "id_", lambda _: sa.delete(schema.payloads).where(_p.answer == sa.bindparam("id_"))
@@ -48,23 +46,19 @@ def purge(database: Database, before_ms: int, dataset: str | None = None) -> Pur
     Only those to requests of `dataset`, where one is named. Raises LedgerUnavailable; what was
     removed until then is marked.
     """
-    done, last, size = Purged(), b"", _FIRST_STEP
+    done, last, steps = Purged(), b"", Steps()
     while True:
-        with database.write() as connection:
-            began = time.monotonic()
+        with database.write() as connection, steps.timed():
             connection.exec_driver_sql("PRAGMA secure_delete=ON").close()
-            found = _old(connection, last, id_at(before_ms), dataset, size)
+            found = _old(connection, last, id_at(before_ms), dataset, steps.size)
             ids = [(one,) for one, _ in found]
             _DELETE.run(connection, ids)
             _MARK.run(connection, ids)
-            seconds = time.monotonic() - began
         if not found:
             break
         last = found[-1][0]
         done.answers += len(found)
         done.bytes += sum(length for _, length in found)
-        size = size // 2 if seconds > _STEP_SECONDS else min(size * 2, _LARGEST_STEP)
-        size = max(size, 1)
     if done.answers:
         database.compact()
     return done

@@ -17,6 +17,7 @@ from ondine_dagster.ledger import payloads, schema
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import NewAnswer, Settlement
+from ondine_dagster.ledger.sealing import sealing_of
 from ondine_dagster.ledger.spend import Amounts, Movements, Where
 from ondine_dagster.ledger.statements import KeyedSelect, Prepared, inserting
 from ondine_dagster.llm.provider import Verdict
@@ -247,12 +248,13 @@ def _store_answers(
     ]
     answers = []
     bodies = []
+    sealing = sealing_of(connection)
     for index, (item, answer) in enumerate(received):
         current = takes[answer.answer_key].index == index
         ceiling = old[item.attempt].ceiling
         row = _answer_row(item, answer, ceiling, numbers[index], current)
         answers.append(row)
-        bodies.append((row[0], *payloads.encode(answer.text)))
+        bodies.append((row[0], *payloads.encode(answer.text, row[0], sealing)))
     _RETIRE.run(
         connection,
         [(key,) for key, found in takes.items() if found.stored and found.index is not None],

@@ -1,8 +1,9 @@
 """The spill: settlements that the ledger could not take, in the lock file of their process.
 
 Room for them is allocated while there is some, so that a full disk still takes them. One line per
-settlement: a checksum and JSON. The lines go into the ledger as soon as it can be written again, by
-their process or by the one that buries it. What is taken in twice moves nothing.
+settlement: a checksum and JSON, sealed where answers are. The lines go into the ledger as soon as
+it can be written again, by their process or by the one that buries it. What is taken in twice moves
+nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import json
 import logging
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,12 +24,14 @@ from sqlalchemy.engine import Connection
 
 from ondine_dagster.ledger.database import LedgerUnavailable, open_private
 from ondine_dagster.ledger.records import Settlement
+from ondine_dagster.ledger.sealing import Sealing, Unreadable
 from ondine_dagster.ledger.settle import settle
 from ondine_dagster.ledger.spend import moving
 
 ROOM_BYTES = 4 * 2**20
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 _CRC_DIGITS = 8
+_SEALED, _BOUND_TO = b"*", b"spill"  # JSON begins with a brace
 # in a tuple: a dataclass takes the configuration only from what holds it
 _SETTLEMENTS = TypeAdapter(tuple[Settlement], config=ConfigDict(val_json_bytes="hex"))
 _log = logging.getLogger(__name__)
@@ -36,9 +40,10 @@ _log = logging.getLogger(__name__)
 class Spill:
     """The lines in the lock file of this process. Only one thread may use it."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: IO[bytes], sealing: Sealing) -> None:
         """Allocate room in `file`, which is new and will be at `path`. Raises OSError."""
         self.path = path
+        self._sealing = sealing
         self._file = file
         self._end = 0
         self._room = 0
@@ -56,7 +61,7 @@ class Spill:
         descriptor = self._file.fileno()
         if not os.fstat(descriptor).st_nlink:
             raise FileNotFoundError(errno.ENOENT, "Somebody removed it", str(self.path))
-        lines = b"".join(map(_line, items))
+        lines = b"".join(_line(item, self._sealing) for item in items)
         self._make_room(self._end + len(lines))
         _write(descriptor, lines, self._end)
         os.fsync(descriptor)
@@ -75,7 +80,7 @@ class Spill:
         path = self.path.with_suffix(".refused")
         try:
             with open_private(path, "ab") as file:
-                file.write(b"".join(map(_line, refused)))
+                file.write(b"".join(_line(item, self._sealing) for item in refused))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -96,7 +101,7 @@ class Lines:
     damaged: int = 0
 
 
-def read(file: IO[bytes]) -> Lines:
+def read(file: IO[bytes], sealing: Sealing) -> Lines:
     """Read the spill of a dead process, whose lock the caller holds.
 
     A last line without an end was being written at its death: nobody was told that it is safe.
@@ -106,7 +111,7 @@ def read(file: IO[bytes]) -> Lines:
     damaged = 0
     for line in lines:
         # zeros before it: the lines there were taken in, but could not be emptied to the end
-        settlement = _settlement(line.lstrip(b"\0"))
+        settlement = _settlement(line.lstrip(b"\0"), sealing)
         if settlement is None:
             damaged += len(line) + 1
         else:
@@ -149,21 +154,25 @@ def _taken_in(connection: Connection, item: Settlement) -> bool:
     return taken_in
 
 
-def _line(item: Settlement) -> bytes:
+def _line(item: Settlement, sealing: Sealing) -> bytes:
     """Return a settlement as a line; also one with a text that no database would take."""
     content = json.dumps(asdict(item), default=bytes.hex, ensure_ascii=False)
     body = content.encode("utf-8", "surrogatepass")
+    if sealing.namespace is not None:
+        body = _SEALED + b64encode(sealing.seal(body, _BOUND_TO))
     return b"%08x %b\n" % (crc32(body), body)
 
 
-def _settlement(line: bytes) -> Settlement | None:
-    """Return what a line says; None where it is damaged."""
+def _settlement(line: bytes, sealing: Sealing) -> Settlement | None:
+    """Return what a line says; None where it is damaged, or of another key."""
     body = line[_CRC_DIGITS + 1 :]
     if line[: _CRC_DIGITS + 1] != b"%08x " % crc32(body):
         return None
     try:
+        if body.startswith(_SEALED):
+            body = sealing.open(b64decode(body[len(_SEALED) :]), _BOUND_TO)
         (item,) = _SETTLEMENTS.validate_json(b"[%b]" % body)
-    except ValidationError:
+    except (Unreadable, ValidationError):
         return None
     return item
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from sqlalchemy.engine import Connection
 from ondine_dagster.ledger import payloads, schema
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import Database
+from ondine_dagster.ledger.sealing import Unreadable, sealing_of
 from ondine_dagster.ledger.statements import KeyedSelect, Prepared
 from ondine_dagster.observe.requests import AskedRow, Request, Root
 
@@ -52,6 +54,7 @@ _ASKED = KeyedSelect(
             _a.code,
             _a.finish_reason,
             _a.flags,
+            _p.answer,
             _p.codec,
             _p.body,
         )
@@ -138,8 +141,12 @@ def asked_rows(
 ) -> Mapping[bytes, list[AskedRow]]:
     """Return the rows of each request, by its id, with the answers that it brought."""
     rows: dict[bytes, list[AskedRow]] = {}
-    for attempt, *rest, codec, body in _ASKED.rows(connection, [one.id for one in requests]):
-        text = None if body is None else payloads.decode(codec, body)
+    sealing = sealing_of(connection)
+    for row in _ASKED.rows(connection, [one.id for one in requests]):
+        attempt, *rest, answer, codec, body = row
+        text = None
+        with suppress(Unreadable):  # its row says so where it is used
+            text = None if body is None else payloads.decode(codec, body, answer, sealing)
         rows.setdefault(attempt, []).append(AskedRow._make((text, *rest)))
     return rows
 

@@ -6,11 +6,14 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
 from ondine_dagster.ledger.clock import now_ms
+from ondine_dagster.ledger.ledger import Ledger, close_ledger
 from ondine_dagster.ledger.purge import purge
+from ondine_dagster.ledger.rekey import rekey
 from ondine_dagster_tests.workbench import MakeBench, numbered
 
 OUTSIDE = "../../../outside"
@@ -43,6 +46,42 @@ def test_a_run_writes_into_the_data_folder_only_and_for_its_owner_only(
     assert not open_to_others
 
 
+@pytest.mark.behaviour("A-4")
+def test_a_lost_key_buys_no_answer_again(
+    make_bench: MakeBench, charged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "the first key of all")
+    bench = make_bench(numbered(3))
+    bench.snapshot()
+    assert bench.run().success
+    assert charged() == 3
+    path = bench.ledger.path
+    close_ledger(path)
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "another key than that")
+    bench.lake.delete("notes", "responses", bench.partitions()[0])
+    run = bench.run(raise_on_error=False)
+    assert "ONDINE_ENCRYPTION_KEY is another one" in said(run)
+    assert charged() == 0, "a wrong key is refused before anything is sent"
+    opened = Ledger(path, any_key=True)
+    assert rekey(opened, lost=True).other.total() == 3
+    opened.close()
+    run = bench.run(raise_on_error=False)
+    assert "cannot be read" in said(run)
+    codes = [row["_error_code"] for row in bench.rows("rejected_rows")]
+    assert codes == ["answer_unreadable"] * 3
+    assert charged() == 0
+    assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
+    assert charged() == 3
+
+
+def said(run: dg.ExecuteInProcessResult) -> str:
+    """Return why a run failed, as a person reads it."""
+    (failure,) = [event for event in run.all_events if event.is_step_failure]
+    data = failure.event_specific_data
+    own = data.user_failure_data
+    return own.description if own else data.error.to_string()
+
+
 def test_purged_answers_are_not_bought_again_unless_a_person_says_so(
     make_bench: MakeBench, charged: Callable[[], int]
 ) -> None:
@@ -54,9 +93,7 @@ def test_purged_answers_are_not_bought_again_unless_a_person_says_so(
     assert purge(bench.ledger.database, now_ms() + 1).answers == 3
     run = bench.run(raise_on_error=False)
     assert not run.success
-    (failure,) = [event for event in run.all_events if event.is_step_failure]
-    said = failure.event_specific_data.user_failure_data.description
-    assert "run DATASET --pay-again" in said
+    assert "run DATASET --pay-again" in said(run)
     assert charged() == 0, "nothing is sent"
     assert bench.rows("results") == results, "what is there stays"
     bench.lake.delete("notes", "responses", bench.partitions()[0])

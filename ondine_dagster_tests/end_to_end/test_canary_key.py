@@ -22,6 +22,7 @@ from dagster._serdes import serialize_value
 
 from ondine_dagster.ledger.ledger import close_ledger
 from ondine_dagster.ledger.payloads import decode
+from ondine_dagster.ledger.sealing import sealing
 from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
 from ondine_dagster_tests.llm.contract.providers import PRICES, ROWS, Row
 from ondine_dagster_tests.workbench import Bench, numbered, write_rows
@@ -71,8 +72,8 @@ def everything_kept(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path), path.read_bytes()
         if path.suffix == ".sqlite":
             with closing(sqlite3.connect(path)) as ledger, suppress(sqlite3.OperationalError):
-                for codec, body in ledger.execute("SELECT codec, body FROM payloads"):
-                    yield str(path), decode(codec, body).encode()
+                for answer, codec, body in ledger.execute("SELECT * FROM payloads"):
+                    yield str(path), decode(codec, body, answer, sealing()).encode()
         if path.suffix == ".parquet":
             table = pq.read_table(path)
             yield str(path), repr((table.to_pylist(), table.schema.metadata)).encode()

@@ -14,6 +14,7 @@ from unittest.mock import patch
 from ondine_dagster.ledger import database as module
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.records import Reservation
+from ondine_dagster.ledger.sealing import sealing
 from ondine_dagster.ledger.spill import Lines, Spill, read
 from ondine_dagster_tests.ledger.builders import go, request
 
@@ -111,7 +112,7 @@ def names_in(path: Path) -> list[str]:
 
 def content(spill: Spill) -> Lines:
     with open(spill.path, "rb") as file:
-        return read(file)
+        return read(file, sealing())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from hashlib import sha512
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,7 +18,8 @@ from ondine_dagster_tests.ledger.bad_disk import UNWRITABLE
 from ondine_dagster_tests.ledger.builders import answered, go, key, request
 
 _ROOT = Path(__file__).resolve().parents[2]
-LONG = "x" * 20_000
+# as long in the file: nothing in it can be compressed away
+LONG = "".join(sha512(bytes([n])).hexdigest() for n in range(256))
 
 
 class Child:

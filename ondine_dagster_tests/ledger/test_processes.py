@@ -12,6 +12,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import processes
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.processes import ProcessLock
+from ondine_dagster.ledger.sealing import sealing
 from ondine_dagster_tests.ledger.builders import (
     COST,
     WORST,
@@ -151,7 +152,7 @@ def test_a_process_without_its_lock_file_is_dead_and_says_so(path: Path) -> None
 
 
 def test_lock_files_are_gone_after_a_clean_end(tmp_path: Path) -> None:
-    lock = ProcessLock(tmp_path / "ledger.d")
+    lock = ProcessLock(tmp_path / "ledger.d", sealing())
     assert [file.name for file in lock.path.parent.iterdir()] == [lock.id.hex()]
     lock.release()
     assert list(lock.path.parent.iterdir()) == []

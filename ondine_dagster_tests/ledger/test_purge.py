@@ -12,6 +12,7 @@ from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.purge import purge
 from ondine_dagster.ledger.records import Reservation
+from ondine_dagster.ledger.steps import Steps
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.provider import Verdict
 from ondine_dagster_tests.ledger.builders import (
@@ -103,8 +104,7 @@ def test_no_byte_of_a_text_is_left_in_the_files(ledger: Ledger) -> None:
 def test_it_works_in_steps_and_gives_the_room_back(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(purging, "_FIRST_STEP", 1)
-    monkeypatch.setattr(purging, "_LARGEST_STEP", 4)
+    monkeypatch.setattr(purging, "Steps", lambda: Steps(first=1, largest=4))
     noise = "".join(chr(0x4E00 + number * 7919 % 20000) for number in range(9000))
     for number in range(20):
         ask_and_answer(ledger, number, text=noise)

@@ -19,6 +19,7 @@ from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.processes import ProcessLock
 from ondine_dagster.ledger.records import NewAnswer, Reservation, Settlement
+from ondine_dagster.ledger.sealing import sealing
 from ondine_dagster.ledger.spill import Lines, Spill
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.provider import Usage, Verdict
@@ -42,7 +43,7 @@ def settlement(text: str = "yes") -> Settlement:
 def spill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spill]:
     """Return the small spill of a process that lives."""
     monkeypatch.setattr(module, "ROOM_BYTES", 8192)
-    lock = ProcessLock(tmp_path / "ledger.d")
+    lock = ProcessLock(tmp_path / "ledger.d", sealing())
     yield lock.spill
     lock.release()
 
@@ -197,7 +198,7 @@ def test_the_room_is_taken_at_the_start_on_every_file_system(
         raise OSError(errno.EOPNOTSUPP, "not on this file system")
 
     for number in range(3):
-        lock = ProcessLock(tmp_path / str(number))
+        lock = ProcessLock(tmp_path / str(number), sealing())
         assert lock.path.read_bytes() == bytes(module.ROOM_BYTES)
         assert lock.path.stat().st_blocks * 512 >= module.ROOM_BYTES
         lock.release()
@@ -323,7 +324,9 @@ def test_a_spilled_settlement_of_a_request_that_is_not_in_the_ledger_keeps_no_pr
         ledger.settle_all([answered(item) for item in items])
         die(ledger)
     lines = ledger._lock.path.read_bytes().rstrip(b"\0")
-    ledger._lock.path.write_bytes(lines + module._line(answered(request("never reserved"))))
+    ledger._lock.path.write_bytes(
+        lines + module._line(answered(request("never reserved")), sealing())
+    )
     again = Ledger(path)
     assert [state(again, item) for item in items] == ["settled", "settled"]
     assert caplog.text.count("The ledger refuses how 1 request(s) ended") == 1

@@ -1,0 +1,41 @@
+"""`ondine-dagster rekey`: brings the texts of the ledger over to another key, and says of which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.ledger import Ledger
+from ondine_dagster.ledger.rekey import rekey
+from ondine_dagster.settings import load_settings
+from ondine_dagster.wording import plural
+
+
+def rekey_command(*, lost: bool, off: bool) -> int:
+    """Rekey the ledger; return the exit code. Raises OndineError as `rekey` does."""
+    path = load_settings(Path.cwd()).ledger_path
+    if not path.exists():
+        raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
+    ledger = Ledger(path, any_key=True)
+    try:
+        done = rekey(ledger, lost=lost, off=off)
+        name = ledger.database.sealing.namespace
+    finally:
+        ledger.close()
+    now = f"encrypted under key {name.hex()}" if name else "not encrypted any more"
+    click.echo(f"{plural(done.texts, 'text')} brought over: {path} is {now}.")
+    for other, count in done.other.items():
+        click.echo(
+            f"{plural(count, 'text')} under another key ({other}) stay unreadable, and their rows "
+            "are not asked again. With that key in ONDINE_OLD_ENCRYPTION_KEY, rekey once more.",
+            err=True,
+        )
+    if done.damaged:
+        click.echo(
+            f"{plural(done.damaged, 'text')} were changed since they were written and cannot be "
+            "read. Restore the ledger from a backup.",
+            err=True,
+        )
+    return 1 if done.other or done.damaged else 0
