@@ -87,7 +87,7 @@ def fail_if_blocked(pipeline: Pipeline, verdicts: Iterable[Verdict]) -> None:
         raise dg.Failure(
             description="\n".join(
                 f"{pipeline.name}: the check {one.name} failed, which is declared as blocking. "
-                f"{one.text}"
+                f"{pipeline.scrub(one.text)}"
                 for one in failed
             ),
             allow_retries=False,
@@ -108,16 +108,18 @@ def _event(pipeline: Pipeline, verdict: Verdict, covers: str) -> dg.AssetCheckEv
         check_name=verdict.name,
         passed=verdict.passed,
         severity=dg.AssetCheckSeverity(severity.upper()),
-        description=verdict.text,
-        metadata=_metadata(verdict, covers),
+        description=pipeline.scrub(verdict.text),
+        metadata=_metadata(pipeline, verdict, covers),
         blocking=verdict.setting in pipeline.dataset.checks.blocking,
     )
 
 
-def _metadata(verdict: Verdict, covers: str) -> Metadata:
-    metadata: Metadata = {**verdict.numbers, "covers": covers}
+def _metadata(pipeline: Pipeline, verdict: Verdict, covers: str) -> Metadata:
+    scrub = pipeline.scrub
+    numbers = {k: scrub(v) if isinstance(v, str) else v for k, v in verdict.numbers.items()}
+    metadata: Metadata = {**numbers, "covers": covers}
     if verdict.partitions:
-        shown = verdict.partitions[:_SHOWN_PARTITIONS]
+        shown = [(key, scrub(why)) for key, why in verdict.partitions[:_SHOWN_PARTITIONS]]
         text = markdown.table(("partition", "what is wrong"), shown)
         if (more := len(verdict.partitions) - len(shown)) > 0:
             text += f"\n\n... and {more:,} more partitions"

@@ -64,4 +64,4 @@ def _answered(pipeline: Pipeline, ledger: Ledger, batch: Sequence[_Row]) -> Sequ
 def _accepted(pipeline: Pipeline, answer: Answer | None) -> bool:
     if answer is None or answer.verdict is not Verdict.OK or answer.text is None:
         return False
-    return isinstance(pipeline.reader.read(answer.text), dict)
+    return isinstance(pipeline.judge(answer.text), dict)

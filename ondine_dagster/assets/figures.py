@@ -15,6 +15,7 @@ import pyarrow.compute as pc  # noqa: TID253
 from ondine_dagster.assets.lineage import columns_of_prompt
 from ondine_dagster.assets.partition_counts import REJECTED, RESULTS, PartitionCounts
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.redaction import shown
 
 _ROWS = 5
 _SOURCE_COLUMNS, _OUTPUT_COLUMNS = 4, 8  # shown at most: events are kept for ever
@@ -32,6 +33,7 @@ class Figures:
         rows = named[:_SOURCE_COLUMNS]
         # what matters first: Dagster cuts wide tables off
         self._shown = {RESULTS: [*key, *outputs, *rows], REJECTED: [*key, *_PROBLEM, *rows]}
+        self._scrub = pipeline.scrub
         self._preview: dict[str, list[dict[str, Any]]] = {RESULTS: [], REJECTED: []}
         self._latencies: list[pa.ChunkedArray] = []
         self._sources: list[pa.ChunkedArray] = []
@@ -49,7 +51,11 @@ class Figures:
 
     def note(self, counts: PartitionCounts) -> None:
         """Write what was collected into `counts`."""
-        counts.preview = {asset: rows for asset, rows in self._preview.items() if rows}
+        counts.preview = {
+            asset: [shown(self._scrub, row) for row in rows]
+            for asset, rows in self._preview.items()
+            if rows
+        }
         if not self._latencies:
             return
         latencies = pa.chunked_array([piece for one in self._latencies for piece in one.chunks])

@@ -72,9 +72,8 @@ class Finished:
         """Do what is done now and then. Called by the heartbeat's thread, and at the end."""
         self.log_waiting_events()
         while self.live is not None and self.live.progress.warnings:
-            self._context.log.warning(
-                f"{self._pipeline.name}: {self.live.progress.warnings.popleft()}"
-            )
+            said = self._pipeline.scrub(self.live.progress.warnings.popleft())
+            self._context.log.warning(f"{self._pipeline.name}: {said}")
         if self.budgets is not None:
             self.budgets.beat()
 
@@ -170,7 +169,7 @@ class Finished:
             self._red,
             stopped.message if stopped else None,
             self._money(),
-            what_to_do(self._pipeline.name, pilot),
+            what_to_do(self._pipeline, pilot),
             self.not_asked,
         )
 
@@ -206,7 +205,7 @@ class Finished:
             metadata["models_listed_by"] = str(checked.listed)
         if checked is not None and checked.credit is not None:
             metadata["key_credit_left_usd"] = float(checked.credit)
-        return metadata | pilot_metadata(self.engine.pilot if self.engine else None)
+        return metadata | pilot_metadata(self._pipeline, self.engine.pilot if self.engine else None)
 
 
 def _partition_line(name: str, partition: str, counts: PartitionCounts) -> str:

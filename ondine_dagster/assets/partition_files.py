@@ -30,6 +30,7 @@ from ondine_dagster.assets.partition_counts import (
     PartitionCounts,
 )
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.redaction import PRIVACY_NOTE, Restorer, at_rest
 from ondine_dagster.assets.response_rows import response_rows, shared_columns
 from ondine_dagster.assets.samples import read_row
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
@@ -88,6 +89,7 @@ class PartitionFiles:
         self._notes = notes
         self._raw = _Rows(lake.open(pipeline.name, "raw_rows", partition))
         refuse_other_rows(pipeline, partition, self._raw.file.metadata, notes)
+        self._restorer = Restorer(pipeline, notes)
         source = pa.schema(
             [one for one in self._raw.file.schema if one.name not in ("_row_key", "_position")]
         )
@@ -135,7 +137,7 @@ class PartitionFiles:
             for key, one in zip(row_keys, outcomes, strict=True)
             if one.outcome is not Outcome.SKIPPED
         )
-        read = [self._read(outcome) for outcome in outcomes]
+        read = [self._read(outcome) for outcome in self._restorer.outcomes(raw, outcomes)]
         if RESPONSES in self._writers:
             responses = response_rows(raw, outcomes, keys, self._pipeline)
             self._writers[RESPONSES].append(responses)
@@ -178,6 +180,7 @@ class PartitionFiles:
     def _metadata(self) -> dict[str, str]:
         return {
             **{name: self._notes[name] for name in _PASSED_ON},
+            **{name: self._notes[name] for name in (PRIVACY_NOTE,) if name in self._notes},
             "ondine.local_version": self._pipeline.local_version,
             "ondine.outcomes": self._content.hexdigest(),
             "ondine.rows": str(self.counts.rows),
@@ -254,10 +257,13 @@ class PartitionFiles:
             name: [one[name] for one in values] for name in self._pipeline.dataset.result_columns()
         }
         asked = [one.outcome is not Outcome.SKIPPED for one in piece.outcomes]
-        for name, counted in self._fields.items():
-            counted.add(list(compress(columns[name], asked)))
         named = ["ok" if one else str(Outcome.SKIPPED) for one in asked]
         rows = _rows(piece, writer.schema, {**columns, "_outcome": named})
+        if self._pipeline.dataset.privacy.at_rest:
+            rows = at_rest(self._pipeline, rows)
+            columns = {name: rows.column(name).to_pylist() for name in columns}
+        for name, counted in self._fields.items():
+            counted.add(list(compress(columns[name], asked)))
         writer.append(rows)
         self._figures.rows(RESULTS, rows)
 
@@ -274,7 +280,7 @@ class PartitionFiles:
             "_raw_text": [one.text for one in piece.outcomes],
             "_outcome": [_rejected_outcome(one) for one in piece.outcomes],
         }
-        rows = _rows(piece, writer.schema, columns)
+        rows = at_rest(self._pipeline, _rows(piece, writer.schema, columns))
         writer.append(rows)
         self._figures.rows(REJECTED, rows)
 
@@ -296,7 +302,8 @@ class PartitionFiles:
                 counts.codes[code] += 1
                 counts.rejected_codes[code] += outcome.outcome not in WAITING
                 counts.classes[error_class] += 1
-                counts.messages.setdefault(code, message)
+                if code not in counts.messages:
+                    counts.messages[code] = self._pipeline.scrub(message)
 
 
 def _problem(outcome: RowOutcome, parsed: _Parsed) -> tuple[str, str, str]:

@@ -28,7 +28,7 @@ def pilot_plan(pipeline: Pipeline, estimate: Estimate) -> PilotPlan | None:
     def rejection(outcome: RowOutcome) -> str | None:
         if outcome.outcome is not Outcome.ANSWERED or outcome.text is None:
             return outcome.message or "no answer"
-        answer = pipeline.reader.read(outcome.text)
+        answer = pipeline.judge(outcome.text)
         return answer.message if isinstance(answer, Rejection) else None
 
     return PilotPlan(
@@ -40,28 +40,38 @@ def pilot_plan(pipeline: Pipeline, estimate: Estimate) -> PilotPlan | None:
     )
 
 
-def pilot_metadata(verdict: PilotVerdict | None) -> Metadata:
+def pilot_metadata(pipeline: Pipeline, verdict: PilotVerdict | None) -> Metadata:
     """Return what a pilot came to; nothing where there was none."""
     if verdict is None:
         return {}
-    return {"pilot": verdict.numbers, "pilot_rows": dg.MetadataValue.md(examples_table(verdict))}
+    return {
+        "pilot": verdict.numbers,
+        "pilot_rows": dg.MetadataValue.md(examples_table(pipeline, verdict)),
+    }
 
 
-def what_to_do(name: str, verdict: PilotVerdict | None) -> str:
+def what_to_do(pipeline: Pipeline, verdict: PilotVerdict | None) -> str:
     """Return what a person does about a pilot that failed, and what was seen of it."""
     if verdict is None or verdict.breach is None:
         return ""
+    name, scrub = pipeline.name, pipeline.scrub
     first = (
         f"Mend the prompt or the output fields, and ask anew: `ondine-dagster run {name} --all`. "
         f"To go on as it is: limits.pilot_rows: 0, and `ondine-dagster run {name}`."
     )
-    rows = [f"{n}. {_as_text(one)}" for n, one in enumerate(verdict.examples, start=1)]
+    rows = [f"{n}. {scrub(_as_text(one))}" for n, one in enumerate(verdict.examples, start=1)]
     return "\n".join([first, *rows])
 
 
-def examples_table(verdict: PilotVerdict) -> str:
+def examples_table(pipeline: Pipeline, verdict: PilotVerdict) -> str:
     """Return the examples as a markdown table."""
-    rows = [(one.row_key, _prompt(one), one.answer, one.reason) for one in verdict.examples]
+    rows = [
+        [
+            cell and pipeline.scrub(cell)
+            for cell in (one.row_key, _prompt(one), one.answer, one.reason)
+        ]
+        for one in verdict.examples
+    ]
     return markdown.table(("row", "prompt", "answer", "why"), rows)
 
 

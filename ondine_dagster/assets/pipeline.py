@@ -16,7 +16,7 @@ from ondine_dagster.assets.answer_code import answer_code, with_fields_of
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import answer_key, digest
-from ondine_dagster.llm.answers import AnswerReader
+from ondine_dagster.llm.answers import AnswerReader, Values
 from ondine_dagster.llm.condition import RowCondition
 from ondine_dagster.llm.errors import ErrorClass
 from ondine_dagster.llm.own_code import version
@@ -27,8 +27,10 @@ from ondine_dagster.llm.provider import Provider
 from ondine_dagster.llm.registry import build_packing, build_provider
 from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.llm.structured import wire_schema
+from ondine_dagster.privacy.placeholders import with_stand_ins
+from ondine_dagster.privacy.scrubbing import Scrub, scrubber
 from ondine_dagster.settings import Settings, load_settings
-from ondine_dagster.spec import Dataset, Llm
+from ondine_dagster.spec import Dataset, Llm, Privacy
 from ondine_dagster.storage.asset_source import asset_table_file
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.locate import columns_of, locate, pieces_of
@@ -284,13 +286,26 @@ class Pipeline:
         """Return the reader of answers."""
         return AnswerReader(self.dataset.output, self._code)
 
+    @cached_property
+    def scrub(self) -> Scrub:
+        """Return what is done to texts of rows and answers before they are shown."""
+        return scrub_of(self.dataset.privacy)
+
+    def judge(self, answer: str) -> Values | Rejection:
+        """Read an answer whose row is not at hand: its placeholders count as values of their kind.
+
+        For whether it is accepted; what it says is read with the row's own values.
+        """
+        is_whole = self.dataset.privacy.prompt != "placeholders"
+        return self.reader.read(answer if is_whole else with_stand_ins(answer))
+
     @property
     def why_again(self) -> Callable[[str], str | None] | None:
         """Return what says why an answer is asked for once more, if that is declared."""
         return self._why_asked_again if self.dataset.output.reask else None
 
     def _why_asked_again(self, answer: str) -> str | None:
-        read = self.reader.read(answer)
+        read = self.judge(answer)
         if not isinstance(read, Rejection) or read.error_class is not ErrorClass.ROW_RETRYABLE:
             return None
         return read.message
@@ -343,7 +358,7 @@ class Pipeline:
             question.append({"when": self.dataset.when})
         if self.dataset.samples > 1:  # as above: how many answers a row has
             question.append({"samples": self.dataset.samples})
-        if more := texts.question() | prompt.question():
+        if more := texts.question() | prompt.question() | self.dataset.privacy.question():
             question.append(more)
         return digest(question).hex()[:16]
 
@@ -352,8 +367,15 @@ class Pipeline:
         """Return a short hash of what is done to answers locally: parsing again is free."""
         # what is asked again does not change how an answer is read
         output = self.dataset.output.model_dump(mode="json", exclude={"reask"})
-        code = [] if self._code is None else [version(self._code)]
+        code: list[object] = [] if self._code is None else [version(self._code)]
+        if self.dataset.privacy.at_rest:
+            code.append({"at_rest": True})
         return digest([LAYOUT, output, *code]).hex()[:16]
+
+
+def scrub_of(privacy: Privacy) -> Scrub:
+    """Return what is done to texts before they are shown, as declared."""
+    return scrubber(privacy.detect, privacy.patterns) if privacy.shown else lambda text: text
 
 
 def _folder_of(pattern: Path) -> Path:

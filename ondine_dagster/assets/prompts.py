@@ -24,15 +24,18 @@ from ondine_dagster.assets.outlook import (
 from ondine_dagster.assets.partitions import event_key, step_keys
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompt_parts import PromptParts, cache_remarks, parts_of, shown
+from ondine_dagster.assets.redaction import PromptRedactor
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
 from ondine_dagster.assets.samples import samples_remark
 from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.estimates import Estimate, Estimator
 from ondine_dagster.ledger.identity import answer_key, text_digest
+from ondine_dagster.llm.attachments import Attachment
 from ondine_dagster.llm.cleaning import Cleaner
 from ondine_dagster.llm.errors import ErrorClass
 from ondine_dagster.llm.prompt import PromptRenderer, RenderError
+from ondine_dagster.privacy.scrubbing import Scrub
 from ondine_dagster.spec import SNAPSHOT_COLUMNS
 from ondine_dagster.storage.attachments import AttachmentStore
 from ondine_dagster.storage.lake import Lake
@@ -117,6 +120,7 @@ def write_prompts(
                 "ondine.question_version": pipeline.question_version,
                 CLEANED_NOTE: cleaned_note(counts.cleaned),
                 **estimate_notes(counts.estimate, run_id),
+                **PromptRedactor(pipeline).notes(),
             }
         )
     return counts
@@ -176,30 +180,46 @@ def _rendered_where_asked(
     """Render the rows for which `when` is true; None: skipped, its files are not looked at."""
     condition = pipeline.condition
     if condition is None:
-        return [*_rendered(pipeline.renderer, rows, attachments, cleaner)]
+        return [*_rendered(pipeline, rows, attachments, cleaner)]
     rows = list(rows)
     asked = [condition.holds(row) for row in rows]
     chosen = (row for row, ask in zip(rows, asked, strict=True) if ask is True)
-    rendered = iter(_rendered(pipeline.renderer, chosen, attachments, cleaner))
+    rendered = iter(_rendered(pipeline, chosen, attachments, cleaner))
     return [
         one if isinstance(one, RenderError) else next(rendered) if one else None for one in asked
     ]
 
 
 def _rendered(
-    renderer: PromptRenderer,
+    pipeline: Pipeline,
     rows: Iterable[Mapping[str, Any]],
     attachments: AttachmentReader,
     cleaner: Cleaner,
 ) -> list[str | RenderError]:
+    renderer, redactor = pipeline.renderer, PromptRedactor(pipeline)
     if not attachments.wanted:
-        return [renderer.render(cleaner.clean(row)) for row in rows]
+        return [_render(renderer, cleaner, redactor, row) for row in rows]
     rows = list(rows)
     read = zip(rows, attachments.read(rows), strict=True)
     return [
-        one if isinstance(one, RenderError) else renderer.render(cleaner.clean(row), one)
+        one if isinstance(one, RenderError) else _render(renderer, cleaner, redactor, row, one)
         for row, one in read
     ]
+
+
+def _render(
+    renderer: PromptRenderer,
+    cleaner: Cleaner,
+    redactor: PromptRedactor,
+    row: Mapping[str, Any],
+    attached: Sequence[Attachment] = (),
+) -> str | RenderError:
+    """Render a row without what the provider must not see.
+
+    That is taken out first of all: what is cut off or tidied is not recognized any more.
+    """
+    messages = renderer.render(cleaner.clean(redactor.row(row)), attached)
+    return messages if isinstance(messages, RenderError) else redactor.messages(messages)
 
 
 def _cells(pipeline: Pipeline, batch: "pa.RecordBatch") -> Iterable[Mapping[str, Any]]:
@@ -251,14 +271,13 @@ def build_prompts(
                     pipeline, lake, partition, outlook, context.run.run_id, llm.attachments()
                 )
                 columns = written_columns(pipeline, lake, "prompts", partition)
-                context.add_asset_metadata(
-                    _metadata(counts) | few | columns, partition_key=event_key(pipeline, partition)
-                )
+                metadata = _metadata(counts, pipeline.scrub) | few | columns
+                context.add_asset_metadata(metadata, partition_key=event_key(pipeline, partition))
 
     return prompts
 
 
-def _metadata(counts: PromptCounts) -> Metadata:
+def _metadata(counts: PromptCounts, scrub: Scrub) -> Metadata:
     metadata: Metadata = {
         ROW_COUNT: counts.rows,
         "estimated_prompt_tokens": counts.estimated_tokens,
@@ -270,7 +289,7 @@ def _metadata(counts: PromptCounts) -> Metadata:
         "at_most_usd": dollars(counts.estimate.most),
     }
     if counts.first is not None:
-        metadata["first_prompt"] = dg.MetadataValue.md(shown(counts.first))
+        metadata["first_prompt"] = dg.MetadataValue.md(scrub(shown(counts.first)))
     if counts.remarks:
         metadata["prompt_cache"] = " ".join(counts.remarks)
     if counts.cleaned:

@@ -17,6 +17,7 @@ from ondine_dagster.assets.merge import Asked, Ended, Merge, rows_of
 from ondine_dagster.assets.outcomes import FEED_ROWS, stored_outcome
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.redaction import as_judged
 from ondine_dagster.assets.samples import put_together, read_row, read_sample, together
 from ondine_dagster.engine.rows import (
     WAITING,
@@ -291,8 +292,11 @@ class Retry:
             return row["error_class"], row["error_code"]
         if row["outcome"] != Outcome.ANSWERED:
             return None
-        read = read_row(self._pipeline, stored_outcome(row))
+        read = read_row(self._pipeline, self._stored(row))
         return (read.error_class, read.code) if isinstance(read, Rejection) else None
+
+    def _stored(self, row: Mapping[str, Any]) -> RowOutcome:
+        return as_judged(self._pipeline, stored_outcome(row))
 
     def _questions_of(
         self, row: Mapping[str, Any], prompt: Mapping[str, Any]
@@ -303,7 +307,7 @@ class Retry:
             self._question(row["_row_key"], one, prompt, number)
             for number, one in enumerate(samples)
             if len(samples) == 1
-            or isinstance(read_sample(self._pipeline, stored_outcome(one)), Rejection)
+            or isinstance(read_sample(self._pipeline, self._stored(one)), Rejection)
         )
 
     def _question(

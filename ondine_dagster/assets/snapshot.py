@@ -80,7 +80,7 @@ def build_snapshot(pipeline: Pipeline, *, loads_asset: bool = True) -> dg.Assets
                 log_verdicts(context, pipeline, refused(error, largest), "the source")
                 raise
             pipeline.check(result.snapshot.source_columns)
-            write_unassigned(lake, result.snapshot, result.reasons)
+            write_unassigned(pipeline, lake, result.snapshot, result.reasons)
             register_partitions(context.instance, lake, pipeline, context.run.run_id)
             status = dataset_status(pipeline, lake, result.snapshot)
         context.log.info(_summary(pipeline.name, result))

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ from typing import Self
 import dagster as dg
 
 from ondine_dagster.assets.events import Metadata
+from ondine_dagster.assets.redaction import scrub_as_noted
 from ondine_dagster.engine.garbage import seldom_collected
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.database import Database
@@ -51,16 +52,23 @@ def push(
 ) -> Pushed:
     """Send what waits in the ledger; see `Pusher.push`."""
     with OtlpHttp(destination) as exporter, seldom_collected():
-        pusher = Pusher(database, destination, _messages_in(lake), _scrubber_of, exporter)
+        scrubber_of = lru_cache(partial(_scrubber_of, lake))
+        pusher = Pusher(database, destination, _messages_in(lake), scrubber_of, exporter)
         return pusher.push(left, roots=roots)
 
 
-def _scrubber_of(dataset: str) -> Scrub:
-    """Return what is done to texts of a dataset before they leave.
+def _scrubber_of(lake: Lake, dataset: str) -> Scrub:
+    """Return what is done to texts of a dataset before they leave, as its last prompts note it.
 
     It remembers the last few: the system message, which is the same for every row.
     """
-    return lru_cache(maxsize=64)(scrubber())
+    try:
+        partitions = lake.partitions(dataset, _PROMPTS)
+        last = max(partitions, key=lambda one: lake.path(dataset, _PROMPTS, one).stat().st_mtime_ns)
+        scrub = scrub_as_noted(lake.metadata(dataset, _PROMPTS, last))
+    except (OndineError, OSError, ValueError):  # there are none, or they went away
+        scrub = scrubber()
+    return lru_cache(maxsize=64)(scrub)
 
 
 def _messages_in(lake: Lake) -> Callable[[str, str | None, Wanted], Mapping[str, str]]:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ondine_dagster.assets.partition_counts import REJECTED
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.redaction import at_rest
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.parquet_files import to_table
@@ -19,7 +21,9 @@ from ondine_dagster.storage.snapshot import Snapshot, rows_of
 _SHOWN_REASONS = 3
 
 
-def write_unassigned(lake: Lake, snapshot: Snapshot, reasons: Mapping[str, str]) -> None:
+def write_unassigned(
+    pipeline: Pipeline, lake: Lake, snapshot: Snapshot, reasons: Mapping[str, str]
+) -> None:
     """Write the rows of `snapshot` that fit no partition; without any, remove the file.
 
     `reasons` say why, by the key of the row.
@@ -42,7 +46,8 @@ def write_unassigned(lake: Lake, snapshot: Snapshot, reasons: Mapping[str, str])
         "_outcome": ["error"] * count,
         "_attempts": [0] * count,
     }
-    lake.write(snapshot.dataset, REJECTED, UNASSIGNED, to_table(columns, schema))
+    rows_at_rest = at_rest(pipeline, to_table(columns, schema))
+    lake.write(snapshot.dataset, REJECTED, UNASSIGNED, rows_at_rest)
 
 
 def described(reasons: Mapping[str, str]) -> str:

@@ -29,6 +29,7 @@ from ondine_dagster.spec.partitions import (
     ValuePartitions,
 )
 from ondine_dagster.spec.prices import DeclaredPrices, DeclaredTier
+from ondine_dagster.spec.privacy import Privacy
 from ondine_dagster.spec.problems import FieldProblem, format_errors
 from ondine_dagster.spec.prompt import Prompt
 from ondine_dagster.spec.schedule import Schedule
@@ -62,6 +63,7 @@ __all__ = [
     "Output",
     "OutputField",
     "Partitions",
+    "Privacy",
     "Prompt",
     "Repair",
     "Schedule",

@@ -28,6 +28,7 @@ from ondine_dagster.spec.limits import Limits
 from ondine_dagster.spec.llm import Llm
 from ondine_dagster.spec.output import Output
 from ondine_dagster.spec.partitions import DeclaredPartitions, Partitions
+from ondine_dagster.spec.privacy import Privacy
 from ondine_dagster.spec.problems import Location, refused_at, shown
 from ondine_dagster.spec.prompt import Prompt
 from ondine_dagster.spec.schedule import ScheduleField
@@ -140,6 +141,10 @@ class Dataset(Part):
         description="Where the results go when they have changed: a file, or a table of a "
         "database; one section, or a list of several. It makes an asset `export`.",
         examples=[{"to": "out/reviews.parquet"}],
+    )
+    privacy: Privacy = Field(
+        default=Privacy(),
+        description="Where personal data and secrets are taken out of texts.",
     )
     checks: Checks = Field(
         default=Checks(), description="From when on a check warns or fails, and what stops a run."

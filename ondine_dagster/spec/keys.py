@@ -13,7 +13,6 @@ NOT_SUPPORTED_YET = frozenset(
     {
         "mode",
         "on_error",
-        "privacy",
         "tracing",
         "llm.extra",
         "llm.keys",

@@ -40,6 +40,7 @@ from ondine_dagster.assets.pilot import pilot_plan
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompts import write_prompts
 from ondine_dagster.assets.raw_rows import write_raw_rows
+from ondine_dagster.assets.redaction import at_rest
 from ondine_dagster.assets.samples import samples_of
 from ondine_dagster.assets.source_verdicts import not_shrunk
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, PartitionStatus
@@ -115,11 +116,11 @@ def folder(tmp_path: Path) -> Path:
     for name in ("reviews", "opinions"):
         days = [f"2026-01-{1 + n:02d}T20:00+00:00" for n in range(25)]
         lines = [
-            f"{n},{name} {n},c{n % 3},{day},{days[n // 2]},{UNTIDY},{_files_of_row(n)}"
+            f"{n},{name} {n},c{n % 3},{day},{days[n // 2]},{UNTIDY},{CONTACT},{_files_of_row(n)}"
             for n, day in enumerate(days)
         ]
         text = "\n".join(
-            [f"id,review,country,day,other_day,{','.join(TEXTS)},{','.join(FILES)}", *lines]
+            [f"id,review,country,day,other_day,{','.join(TEXTS)},contact,{','.join(FILES)}", *lines]
         )
         (tmp_path / f"{name}.csv").write_text(text)
         (tmp_path / f"{name[0]}-2026-01-01.csv").write_text(text)
@@ -136,6 +137,9 @@ TEXTS = ("untidy", "similar", "other_similar")
 UNTIDY = (
     f' e\u0301\x07t  c and much more,"{json.dumps([EXAMPLE]).replace(chr(34), chr(34) * 2)}",[]'
 )
+
+# with personal data
+CONTACT = "KD-12 wrote from ana@example.com"
 
 
 def _upstream(folder: Path, name: str) -> None:
@@ -226,6 +230,8 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
         and [pipeline.why_again(text) for text in ANSWERS_IN_WORDS],
         "specs": _specs(dataset, folder),
         "pilot": _pilot(pipeline),
+        "shown": pipeline.scrub(CONTACT),
+        "at rest": at_rest(pipeline, raw).to_pylist(),
         "exported": _exported(pipeline, lake, first, folder),
         "checks": _checks(pipeline),
         "automation": _automation(dataset, folder),
@@ -407,6 +413,11 @@ SHOWS_IN: Mapping[str, str] = {
     "batching.format": "packs",
     "when": "asked",
     "samples": "asked",
+    "privacy.prompt": "request",
+    "privacy.detect": "request",
+    "privacy.patterns": "request",
+    "privacy.shown": "shown",
+    "privacy.at_rest": "at rest",
     "prompt.system": "request",
     "prompt.template": "request",
     "prompt.style": "request",

@@ -217,6 +217,12 @@ def _tokens(kind: str, column: str) -> Change:
     return Change(f"llm.{kind}_tokens", 1000, 2000, start)
 
 
+def _privacy(key: str, before: Any, after: Any, **start: Any) -> Change:
+    """Change what is taken out of a prompt about `contact`."""
+    prompt = {"template": "{{ contact }}"}
+    return Change(f"privacy.{key}", before, after, attributes(prompt=prompt, privacy=start))
+
+
 CHANGES: dict[str, Change] = {
     "name": Change("name", "reviews", "opinions"),
     "description": Change("description", "What people think.", "What they say."),
@@ -266,6 +272,11 @@ CHANGES: dict[str, Change] = {
     "batching.format": Change("batching.format", "json", "csv", _PACKS),
     "when": Change("when", "id != '3'", "id != '4'"),
     "samples": Change("samples", 1, 3),
+    "privacy.prompt": _privacy("prompt", "placeholders", "remove"),
+    "privacy.detect": _privacy("detect", ["phone"], ["email"], prompt="remove"),
+    "privacy.patterns": _privacy("patterns", {}, {"customer": "KD-[0-9]+"}, prompt="remove"),
+    "privacy.shown": _privacy("shown", True, False),
+    "privacy.at_rest": _privacy("at_rest", False, True, prompt="remove"),
     "prompt.system": Change("prompt.system", "Be brief.", "Be kind."),
     "prompt.template": Change("prompt.template", "{{ review }}", "Review: {{ review }}"),
     "prompt.style": _prompt("style", "jinja", "plain", template="{untidy}"),

@@ -43,6 +43,9 @@ def test_what_is_asked_is_told_apart_from_what_is_local() -> None:
     roles = {field.path: field.role for field in all_fields(Dataset)}
     questions = {path for path, role in roles.items() if role == "question"}
     assert questions == {
+        "privacy.prompt",
+        "privacy.detect",
+        "privacy.patterns",
         "prompt.style",
         "prompt.partials",
         "prompt.system",

@@ -1,0 +1,260 @@
+"""`privacy:` in runs: what leaves, what comes back, what is kept, what is shown.
+
+The server repeats what it is asked, so that whatever it was sent would come back and be kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._serdes import serialize_value
+
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.ledger.ledger import close_ledger
+from ondine_dagster_tests.end_to_end.test_canary_key import everything_kept
+from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
+from ondine_dagster_tests.llm.contract.providers import PRICES
+from ondine_dagster_tests.workbench import (
+    PROMPTS,
+    REJECTED,
+    RESPONSES,
+    RESULTS,
+    Bench,
+    MakeBench,
+    write_rows,
+)
+
+CANARIES = {
+    "mail": "canary.jane@example.org",
+    "phone": "+49 171 5550142",
+    "card": "4012 8888 8888 1881",
+    "iban": "GB29NWBK60161331926819",
+    "ssn": "219-09-9999",
+    "ip": "203.0.113.77",
+    "customer": "KD-774411",
+}
+SENTENCE = "; ".join(CANARIES.values())
+PATTERNS = {"customer": "KD-[0-9]{6}"}
+
+
+class Echo:
+    """Answers each question with its last message, as text or in the field `said`."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.received = b""
+
+    def __call__(self, peer: Peer) -> None:
+        while True:
+            request = peer.request()
+            self.received += request
+            document = json.loads(request.partition(b"\r\n\r\n")[2])
+            text = document["messages"][-1]["content"]
+            self.asked.append(text)
+            answer = json.dumps({"said": text}) if "response_format" in document else text
+            choice = {"index": 0, "finish_reason": "stop", "message": {"content": answer}}
+            usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+            body = {"model": "demo-model", "choices": [choice], "usage": usage}
+            peer.send(reply(json.dumps(body).encode(), "Content-Type: application/json"))
+
+
+@pytest.fixture
+def echo() -> Iterator[tuple[Echo, str]]:
+    server = Echo()
+    with RawServer(server) as listening:
+        yield server, f"http://{listening.address}/v1"
+
+
+def asking(url: str, **sections: Any) -> dict[str, Any]:
+    llm = {
+        "provider": "openai_compatible",
+        "name": "demo-model",
+        "base_url": url,
+        "prices": PRICES,
+    }
+    return {"llm": llm, "limits": {"preflight": False}, **sections}
+
+
+def said(bench: Bench) -> list[tuple[str, str]]:
+    return [(row["text"], row["response"]) for row in bench.rows(RESULTS)]
+
+
+def test_the_provider_sees_placeholders_and_the_row_gets_its_values_back(
+    make_bench: MakeBench, echo: tuple[Echo, str]
+) -> None:
+    server, url = echo
+    texts = ["Write to ana@example.com.", "Write to bob@example.org.", "Nothing here."]
+    rows = [{"id": f"r{n}", "text": text} for n, text in enumerate(texts)]
+    bench = make_bench(rows, **asking(url, privacy={"prompt": "placeholders"}))
+    bench.run_missing()
+    assert said(bench) == [(text, text) for text in texts]
+    # two rows that differ only in an address are one question: it is asked and paid once
+    assert sorted(server.asked) == ["Nothing here.", "Write to [EMAIL_1]."]
+    assert [row["text"] for row in bench.rows(RESPONSES)] == [
+        "Write to [EMAIL_1].",
+        "Write to [EMAIL_1].",
+        "Nothing here.",
+    ]
+    assert b"@example" not in server.received
+
+    # parsed again, and asked about anew in another order: all is paid already
+    bench.declare({**bench.dataset.model_dump(exclude_defaults=True), "output": {"column": "said"}})
+    bench.run(assets=(RESULTS, REJECTED))
+    assert [row["said"] for row in bench.rows(RESULTS)] == texts
+    write_rows(bench.folder / "notes.csv", [{"new": "x", **row} for row in reversed(rows)])
+    bench.run_missing()
+    assert [row["said"] for row in bench.rows(RESULTS)] == texts[::-1]
+    assert len(server.asked) == 2
+
+
+def test_values_come_back_by_the_rules_under_which_was_asked(
+    make_bench: MakeBench, echo: tuple[Echo, str]
+) -> None:
+    """A declaration that looks for something else today has other numbers: they must not mix."""
+    _, url = echo
+    text = "KD-774411 is ana@example.com, not bob@example.org."
+    privacy = {"prompt": "placeholders", "patterns": {"email_of": "ana@[a-z.]+"}}
+    bench = make_bench([{"id": "r", "text": text}], **asking(url, privacy=privacy))
+    bench.run_missing()
+    declared = bench.dataset.model_dump(exclude_defaults=True)
+    bench.declare({**declared, "privacy": {"prompt": "placeholders"}, "output": {"column": "said"}})
+    bench.run(assets=(RESULTS, REJECTED))
+    assert [row["said"] for row in bench.rows(RESULTS)] == [text]
+
+
+def test_a_form_that_a_field_must_have_is_that_of_the_value(
+    make_bench: MakeBench, echo: tuple[Echo, str]
+) -> None:
+    """Neither the pilot nor another asking takes a placeholder for a wrong answer."""
+    server, url = echo
+    rows = [{"id": f"r{n}", "text": f"{n}a@example.com" if n else "no address"} for n in range(3)]
+    field = {"type": "string", "accept": {"pattern": r"\S+@\S+\.com"}}
+    output = {"fields": {"said": field}, "reask": 1}
+    sections = asking(url, output=output, privacy={"prompt": "placeholders"})
+    sections["limits"] |= {"max_rejected": 1}
+    bench = make_bench(rows, **sections)
+    bench.run_missing()
+    assert [row["said"] for row in bench.rows(RESULTS)] == ["1a@example.com", "2a@example.com"]
+    assert [row["id"] for row in bench.rows(REJECTED)] == ["r0"]
+    assert server.asked.count("[EMAIL_1]") == 1
+    before = len(server.asked)
+    bench.retry()
+    assert "[EMAIL_1]" not in server.asked[before:], "only the row without an address goes again"
+
+
+def test_packs_carry_placeholders_too(make_bench: MakeBench) -> None:
+    rows = [{"id": f"r{n}", "text": f"Fine, says {n}@example.com."} for n in range(6)]
+    output = {"fields": {"summary": {"type": "string"}}}
+    bench = make_bench(
+        rows,
+        output=output,
+        batching={"rows_per_request": 3},
+        privacy={"prompt": "placeholders"},
+        prompt={"template": "Write to help@example.com. {{ text }}"},
+    )
+    bench.run_missing()
+    prompts = [json.loads(row["messages"])[-1]["content"] for row in bench.rows(PROMPTS)]
+    assert set(prompts) == {"Write to help@example.com. Fine, says [EMAIL_1]."}
+    said = [row["summary"] for row in bench.rows(RESULTS)]
+    assert len(said) == 6
+    for row, text in zip(rows, said, strict=True):
+        address = row["text"].rsplit(" ", 1)[1].rstrip(".")
+        assert address in text or "help@example.com" in text
+        assert "[EMAIL" not in text
+
+
+def test_what_comes_about_between_cells_is_removed_and_cut_off_values_are_too(
+    make_bench: MakeBench, echo: tuple[Echo, str]
+) -> None:
+    server, url = echo
+    rows = [{"id": "a", "text": "jane.doe", "long": "x ana@example.com"}]
+    prompt = {
+        "template": "{{ text }}@example.org {{ long | upper | truncate(12, True) }} {{ long }}",
+        "clean": {"long": {"truncate_tokens": 6}},
+    }
+    sections = asking(url, prompt=prompt, privacy={"prompt": "placeholders"})
+    make_bench(rows, **sections).run_missing()
+    (asked,) = server.asked
+    assert asked.startswith("[EMAIL] X [EMAIL_1]")
+    assert "ana" not in asked.lower()
+
+
+@pytest.mark.parametrize("how", ["placeholders", "remove"])
+def test_personal_data_is_nowhere_but_in_the_source(
+    how: str,
+    make_bench: MakeBench,
+    echo: tuple[Echo, str],
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """At rest too: in the ledger, the lake, events, logs, output, and in what left the process."""
+    server, url = echo
+    rows = [{"id": "r1", "text": SENTENCE, **CANARIES}, {"id": "r2", "text": "bad", **CANARIES}]
+    field = {"type": "string", "accept": {"pattern": r".*;.*"}}
+    sections = asking(
+        url,
+        prompt={"system": "Be brief.", "template": "{{ text }} {{ mail if id == 'r2' }}"},
+        output={"fields": {"said": field}},
+        checks={"fields": {"said": {"allowed": ["nothing"]}}},
+        privacy={"prompt": how, "patterns": PATTERNS, "at_rest": True},
+    )
+    sections["limits"] |= {"max_rejected": 0}
+    bench = make_bench(rows, **sections)
+    bench.snapshot()
+    run = bench.run(raise_on_error=False)
+    bench.report()
+    assert len(server.asked) == 2
+    assert len(bench.rows(RESULTS)) == len(bench.rows(REJECTED)) == 1
+    close_ledger(bench.data / "ledger.sqlite")
+    told = [serialize_value(entry) for entry in instance.all_logs(run.run_id)]
+    told += [record.getMessage() for record in caplog.records]
+    told += capfd.readouterr()
+    kept = [
+        *everything_kept(bench.data),
+        ("events, logs, output", " ".join(told).encode()),
+        ("sent", server.received),
+    ]
+    source = ("/snapshot/", "/raw_rows/")
+    places = [(where, content) for where, content in kept if not any(s in where for s in source)]
+    assert len(places) > 8
+    for canary in (*CANARIES.values(), "canary.jane", "5550142"):
+        for where, content in places:
+            at = content.find(canary.encode())
+            assert at < 0, f"{where}: {content[max(0, at - 200) : at + 100]!r}"
+    assert any(SENTENCE.encode() in content for where, content in kept if source[1] in where)
+
+
+def test_what_is_shown_is_scrubbed_unless_it_is_declared_otherwise(make_bench: MakeBench) -> None:
+    rows = [{"id": "r1", "text": f"Fine, says {CANARIES['mail']}."}]
+    for privacy, is_there in ({}, False), ({"shown": False}, True):
+        bench = make_bench(rows, privacy=privacy)
+        bench.snapshot()
+        bench.run()
+        for asset in (PROMPTS, RESULTS):
+            event = bench.events(asset)[-1].asset_materialization
+            assert event is not None
+            shown = repr(event.metadata)
+            assert (CANARIES["mail"] in shown.replace("\\", "")) is is_there, asset
+            assert ("EMAIL" in shown) is not is_there
+
+
+def test_a_declaration_without_privacy_asks_what_it_always_asked(
+    make_bench: MakeBench, tmp_path: Path
+) -> None:
+    """Nobody pays again for a section that says what is the default."""
+    bench = make_bench([{"id": "r", "text": "x"}])
+    declared = bench.dataset.model_dump(exclude_defaults=True)
+    same = Pipeline(
+        bench.dataset.model_validate({**declared, "privacy": {"detect": ["email"]}}),
+        tmp_path / "defs.yaml",
+        tmp_path,
+    )
+    assert same.question_version == bench.pipeline.question_version
+    assert same.local_version == bench.pipeline.local_version
