@@ -16,6 +16,7 @@ from ondine_dagster.assets.follow_up import LABELLED, FollowUp
 from ondine_dagster.assets.keys import asset_key, last_assets, upstream_key
 from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.replay import MODE_TAG, Mode, replayed_assets
 from ondine_dagster.assets.retry import RETRY_TAG
 from ondine_dagster.assets.run_tags import BY, DATASET, MISSING, SCHEDULE, THEN, WATCH
 from ondine_dagster.assets.traces_sensor import traces_sensors
@@ -36,7 +37,7 @@ def build_automation(pipeline: Pipeline) -> dg.Definitions:
     snapshot, label = _snapshot_job(pipeline), _label_job(pipeline)
     declared = pipeline.dataset.schedule
     return dg.Definitions(
-        jobs=[snapshot, label, _retry_job(pipeline)],
+        jobs=[snapshot, label, _retry_job(pipeline), _replay_job(pipeline)],
         schedules=[] if declared is None else [_schedule(pipeline, snapshot, declared)],
         sensors=[
             _follow_up(pipeline, label),
@@ -78,6 +79,19 @@ def _retry_job(pipeline: Pipeline) -> Any:
         f"It costs money. The tag `{RETRY_TAG}` says which: `{ALL}` that may succeed, or error "
         "classes and codes such as `capacity,refused`.",
         tags={RETRY_TAG: ALL},
+        executor_def=dg.in_process_executor,
+    )
+
+
+def _replay_job(pipeline: Pipeline) -> Any:
+    name = pipeline.name
+    return dg.define_asset_job(
+        f"{name}__replay",
+        selection=[asset_key(name, asset) for asset in (*replayed_assets(pipeline), "report")],
+        description=f"Makes {name} again, in the partitions that you choose, from what is "
+        "recorded: no request is sent, and it costs nothing. It fails where a row has no "
+        "recording, and names it.",
+        tags={MODE_TAG: Mode.REPLAY.value},
         executor_def=dg.in_process_executor,
     )
 

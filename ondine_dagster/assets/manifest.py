@@ -47,16 +47,16 @@ class Manifest:
         pipeline: Pipeline,
         lake: Lake,
         ledger: Path,
-        run: tuple[str, str],
+        run: tuple[str, str, str],
         wanted: Sequence[str],
     ) -> None:
-        """`run` are the id and the scope of the run, `wanted` the assets that the step writes."""
+        """`run` are id, scope and mode of the run, `wanted` the assets that the step writes."""
         self.path = ledger.parent / "manifests" / f"{run[0]}.json"
         self.engine: Engine | None = None
         self._pipeline = pipeline
         self._lake = lake
         self._ledger = ledger
-        self._run = {"id": run[0], "scope": run[1], "assets": list(wanted)}
+        self._run = {"id": run[0], "scope": run[1], "mode": run[2], "assets": list(wanted)}
         self._asks = RESPONSES in wanted
         self._started = datetime.now(UTC)
         self._partitions: dict[str, dict[str, Any]] = {}

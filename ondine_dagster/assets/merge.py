@@ -52,7 +52,7 @@ class Merge:
         for new in zip(chunk.outcomes, chunk.keys, strict=True):
             wanted, numbers = self._asked.popleft()
             for row in self._rows:
-                old = _kept(row)
+                old = kept(row)
                 if row["_row_key"] == wanted:
                     yield self._judged(old, new, numbers)
                     break
@@ -64,10 +64,10 @@ class Merge:
                 )
         if chunk.last:
             for row in self._rows:
-                yield _kept(row)
+                yield kept(row)
 
 
-def _kept(row: Mapping[str, Any]) -> Ended:
+def kept(row: Mapping[str, Any]) -> Ended:
     """Return how a row ended before: its samples, too, were paid by an earlier run."""
     ended = stored_outcome(row)
     samples = tuple(replace(one, kept=True) for one in ended.samples)

@@ -31,6 +31,7 @@ from ondine_dagster.assets.partition_counts import (
 )
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.redaction import PRIVACY_NOTE, Restorer, at_rest
+from ondine_dagster.assets.replay import REPLAYED
 from ondine_dagster.assets.response_rows import response_rows, shared_columns
 from ondine_dagster.assets.samples import read_row
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
@@ -199,7 +200,7 @@ class PartitionFiles:
 
         Rows that are parsed again cost what they did when they were asked.
         """
-        if RESPONSES not in self._writers:
+        if RESPONSES not in self._writers or REPLAYED in self._notes:
             return {name: self._notes[name] for name in COSTS if name in self._notes}
         estimate = Estimate(**json.loads(self._notes.get(ESTIMATE_NOTE, "{}")))
         counts = self.counts

@@ -25,6 +25,7 @@ from ondine_dagster.assets.partitions import event_key, step_keys
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompt_parts import PromptParts, cache_remarks, parts_of, shown
 from ondine_dagster.assets.redaction import PromptRedactor
+from ondine_dagster.assets.replay import Missing, Mode, NotRecorded, mode_of
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
 from ondine_dagster.assets.samples import samples_remark
 from ondine_dagster.assets.staleness import Earlier
@@ -80,10 +81,13 @@ def write_prompts(
     outlook: Outlook | None = None,
     run_id: str = "",
     store: AttachmentStore | None = None,
+    *,
+    replay: bool = False,
 ) -> PromptCounts:
     """Render the partition's rows into `prompts`; rows that cannot be rendered are row errors.
 
-    `store` is where the files of the rows go. `outlook` says what is paid already;
+    `replay`: raise NotRecorded for rows whose answers are not recorded, and leave the file as it
+    is. `store` is where the files of the rows go. `outlook` says what is paid already;
     `run_id` is noted with the estimate made of it.
     """
     from ondine_dagster.assets.tables import PROMPTS
@@ -94,6 +98,7 @@ def write_prompts(
     counts, questions = PromptCounts(), Questions(outlook.seen)
     attachments = AttachmentReader(pipeline.dataset.prompt, lambda: pipeline.files_folder, store)
     cleaner = Cleaner(pipeline.dataset.prompt.clean)
+    missing = Missing(pipeline, lake, partition) if replay else None
     with lake.open_writer(pipeline.name, "prompts", partition, PROMPTS) as writer:
         for batch in lake.iter_batches(pipeline.name, "raw_rows", partition, batch_rows(pipeline)):
             columns = prompt_columns(pipeline, outlook.estimator, batch, attachments, cleaner)
@@ -104,12 +109,18 @@ def write_prompts(
             counts.rows += batch.num_rows
             counts.estimated_tokens += sum(columns["estimated_tokens"])
             counts.errors.update(code for code in columns["error_code"] if code)
-            for row in needs(outlook, earlier, columns):
+            needed = list(needs(outlook, earlier, columns))
+            if missing is not None:
+                row_keys = batch.column("_row_key").to_pylist()
+                missing.look(row_keys, columns["messages_digest"], needed)
+            for row in needed:
                 questions.add(row)
                 counts.paid += row.need is Need.PAID
                 counts.skipped += row.need is Need.SKIPPED
                 if row.reason:
                     counts.stale[row.reason] += 1
+        if missing is not None:
+            missing.refuse()
         counts.estimate = questions.estimate(outlook.estimator)
         counts.cleaned = cleaner.counts
         counts.remarks = tuple(cache_remarks(pipeline, outlook.estimator))
@@ -263,16 +274,25 @@ def build_prompts(
         resource: LakeResource = context.resources.ondine_lake
         llm: LLMProviderResource = context.resources.ondine_llm
         with readable_failures(), reading(Path(llm.ledger_path)) as connection:
+            replay = mode_of(context.run.tags) is Mode.REPLAY
             lake, outlook = resource.lake(), Outlook(pipeline, connection)
+            store = None if replay else llm.attachments()  # without one nothing is fetched
             remark = samples_remark(pipeline)
             few: Metadata = {"samples": remark} if remark else {}
+            missed: list[str] = []
             for partition in step_keys(context):
-                counts = write_prompts(
-                    pipeline, lake, partition, outlook, context.run.run_id, llm.attachments()
-                )
+                try:
+                    counts = write_prompts(
+                        pipeline, lake, partition, outlook, context.run.run_id, store, replay=replay
+                    )
+                except NotRecorded as error:  # the others are looked at as well
+                    missed.append(str(error))
+                    continue
                 columns = written_columns(pipeline, lake, "prompts", partition)
                 metadata = _metadata(counts, pipeline.scrub) | few | columns
                 context.add_asset_metadata(metadata, partition_key=event_key(pipeline, partition))
+            if missed:
+                raise NotRecorded("\n".join(missed))
 
     return prompts
 

@@ -44,6 +44,7 @@ from ondine_dagster.assets.partitions import step_keys
 from ondine_dagster.assets.paying_again import lost_asked_again, pays_again
 from ondine_dagster.assets.pilot import pilot_plan
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.replay import MODE_TAG, Mode, mode_of, replayed
 from ondine_dagster.assets.resources import (
     BUDGETS,
     LAKE,
@@ -54,6 +55,7 @@ from ondine_dagster.assets.resources import (
 from ondine_dagster.assets.retry import retry_of
 from ondine_dagster.assets.samples import put_together, with_samples
 from ondine_dagster.engine.rows import Chunk
+from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.estimates import Estimate, learnt, record
 from ondine_dagster.storage.lake import Lake
 
@@ -113,7 +115,8 @@ def _manifest(
 ) -> Manifest:
     llm: LLMProviderResource = context.resources.ondine_llm
     lake: LakeResource = context.resources.ondine_lake
-    run = context.run.run_id, run_scope(context)
+    mode = mode_of(context.run.tags)
+    run = context.run.run_id, run_scope(context), mode.value
     return Manifest(pipeline, lake.lake(), Path(llm.ledger_path), run, wanted)
 
 
@@ -148,9 +151,17 @@ def _materialize(
         chunks = stored_outcomes(lake, pipeline.name, partitions)
         write_partitions(pipeline, lake, chunks, wanted, done.partition)
         return
+    mode = mode_of(context.run.tags)
     retry = retry_of(context.run.tags, pipeline, lake, run_scope(context))
     rows = check_prompts(pipeline, lake, partitions)
     llm: LLMProviderResource = context.resources.ondine_llm
+    if mode is Mode.REPLAY:
+        if retry is not None:
+            raise OndineError(f"{MODE_TAG} is replay, which asks nobody: nothing is retried.")
+        pipeline.bind(llm.ledger(), lake)
+        recorded = replayed(pipeline, llm.ledger(), lake, partitions)
+        write_partitions(pipeline, lake, recorded, wanted, done.partition)
+        return
     budgets: BudgetController = context.resources.ondine_budgets
     done.trace_host = llm.trace_host()
     ledger, scope = llm.ledger(), run_scope(context)

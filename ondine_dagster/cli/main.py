@@ -58,6 +58,7 @@ def cli() -> None:
 @click.option(
     "--pay-again", is_flag=True, help="Ask, and pay, again where the text of an answer is gone."
 )
+@click.option("--replay", is_flag=True, help="Ask nobody: make all again from what is recorded.")
 def run(
     dataset: str,
     partitions: tuple[str, ...],
@@ -66,6 +67,7 @@ def run(
     everything: bool,
     upstream: bool,
     pay_again: bool,
+    replay: bool,
 ) -> None:
     """Label the rows of DATASET in this process: snapshot, partitions, report.
 
@@ -74,6 +76,12 @@ def run(
     """
     if sum((bool(partitions), missing, failed, everything)) > 1:
         raise click.UsageError("--partition, --missing, --failed and --all exclude one another.")
+    if replay:
+        if missing or failed or everything or upstream or pay_again:
+            raise click.UsageError("--replay takes --partition only.")
+        from ondine_dagster.cli.replay import replay_command
+
+        raise SystemExit(replay_command(dataset, partitions))
     from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
     from ondine_dagster.cli.choice import Choice, Mode
     from ondine_dagster.cli.run import run_command
