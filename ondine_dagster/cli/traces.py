@@ -82,7 +82,10 @@ def _say(done: Pushed, destination: Destination) -> None:
 
 
 def _host(settings: Settings) -> str:
-    destination = destination_of(settings)
+    try:
+        destination = destination_of(settings)
+    except OndineError as error:  # what waits is to be seen all the same
+        return str(error)
     if destination is None:
         return f"none: {TRACES} is not set"
     unsafe = " (not encrypted)" if destination.plain_text else ""

@@ -213,7 +213,9 @@ def test_status_says_what_waits_and_what_stands_in_the_way(
     assert "7 requests to send again" in everything.output
     assert "7 requests sent" in everything.output
     assert set(host.counts().values()) == {2}
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")  # it tells the rest all the same
     said = _cli("traces", "status").output
+    assert "sent as http/protobuf only" in said
     assert "exported    7" in said
     assert "all was sent" in said
 

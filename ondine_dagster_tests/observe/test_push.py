@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Sequence
 
 import pytest
+from pydantic import SecretStr
 
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.observe import outbox
@@ -14,7 +16,7 @@ from ondine_dagster.observe.otlp import Answer, Delivered
 from ondine_dagster.observe.outbox import EXPORTED, LEFT_OUT, REFUSED, WAITING
 from ondine_dagster.observe.push import Pushed
 from ondine_dagster.observe.spans import Span
-from ondine_dagster_tests.engine.raw_server import RawServer
+from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
 from ondine_dagster_tests.ledger.builders import execute
 from ondine_dagster_tests.observe.pushing import InMemory, destination, fill, push, states
 from ondine_dagster_tests.observe.trace_host import Says, TraceHost
@@ -125,6 +127,26 @@ def test_a_host_that_refuses_keeps_everything_waiting(
         host.says = [Says()]
         assert push(ledger.database, destination(host.url)) == Pushed(exported=600)
     assert len(host.requests) == 600
+
+
+def test_no_secret_is_told_of_a_host_that_repeats_what_it_gets(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    fill(ledger.database, 1)
+    heads: list[bytes] = []
+
+    def echo(peer: Peer) -> None:
+        heads.append(peer.request().partition(b"\r\n\r\n")[0])
+        peer.send(reply(heads[0], status="401 Unauthorized"))
+
+    with RawServer(echo) as server:
+        to = destination(f"http://{server.address}", headers={"x-key": SecretStr("canary-42")})
+        done = push(ledger.database, to)
+    with ledger.database.read() as connection:
+        kept = outbox.status(connection)
+    assert b"x-key: canary-42" in heads[0]
+    assert "canary-42" not in f"{done} {kept} {to!r} {caplog.text}"
 
 
 def test_a_host_that_limits_is_asked_again_when_it_says(ledger: Ledger) -> None:
