@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
 from ondine_dagster.cli.choice import Choice
 from ondine_dagster.cli.interrupts import Interrupts
@@ -28,12 +29,13 @@ from ondine_dagster.cli.target import Target, find_target
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.prices import money
 from ondine_dagster.settings import load_settings
-from ondine_dagster.spec import LINEAGE_COLUMNS, Source
+from ondine_dagster.spec import LINEAGE_COLUMNS, Dataset, format_errors
+from ondine_dagster.spec.file_places import is_address
 from ondine_dagster.storage.atomic import ensure_folder, write_atomically
 from ondine_dagster.storage.frames import as_pandas, from_frame, is_polars
+from ondine_dagster.storage.locate import locate, read_rows
 from ondine_dagster.storage.outcomes import outcomes
 from ondine_dagster.storage.parquet_files import write_table
-from ondine_dagster.storage.sources import read_source
 from ondine_dagster.wording import plural
 
 if TYPE_CHECKING:
@@ -62,8 +64,8 @@ def enrich(
     """Ask the model about every row of a table, and return the table with the answers.
 
     Args:
-        data: a pandas or Polars DataFrame, a pyarrow Table, or the path of a file that a dataset
-            may have as source.
+        data: a pandas or Polars DataFrame, a pyarrow Table, or what `source.path` may be: a
+            file, a folder, a pattern, an address of an object store.
         prompt: the template, as in `prompt.template`; or the section `prompt` as a mapping.
         llm: one string such as `openai/gpt-4o-mini`, or the section `llm` as a mapping.
         fields: what an answer has: by name a type (`string`, `integer`, `number`, `boolean`), a
@@ -194,12 +196,21 @@ def _settle(
 def _table(data: Any, sample: int | None) -> pa.Table:
     if sample is not None and sample < 1:
         raise OndineError(f"sample is {sample}; it must be at least 1, or None for all rows.")
-    if isinstance(data, str | Path):
-        path = Path(data).expanduser().absolute()
-        table = read_source(Source.model_validate({"path": str(path)}), path)
-    else:
-        table = from_frame(data)
+    table = _rows_of(str(data)) if isinstance(data, str | Path) else from_frame(data)
     return table if sample is None else table.slice(0, sample)
+
+
+def _rows_of(path: str) -> pa.Table:
+    """Return what a dataset with this `source.path` would read."""
+    path = path if is_address(path) else str(Path(path).expanduser())
+    declared = {"name": _FOLDER, "source": {"path": path}, "prompt": {"template": "-"}}
+    try:
+        dataset = Dataset.model_validate({**declared, "llm": "openai/-"})
+    except ValidationError as error:
+        raise OndineError("\n".join(one.message for one in format_errors(error))) from None
+    here = Path.cwd()
+    found = locate(dataset, here / _FOLDER, here, lambda: load_settings(here).environ)
+    return read_rows(dataset, found)[0]
 
 
 def _joined(data: Any, table: pa.Table, answers: pa.Table) -> Any:

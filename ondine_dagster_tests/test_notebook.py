@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -68,6 +69,14 @@ def test_any_kind_of_table_comes_back_as_it_was(
     from_file = enrich(tmp_path / "x.csv", **ask)
     assert from_file["text"].tolist() == frame["text"].tolist()
     assert from_file["n"].tolist() == ["1", "2", "3"]
+    frame.iloc[:1].to_csv(tmp_path / "x.csv", index=False)
+    frame.iloc[1:].to_csv(tmp_path / "y.csv", index=False)
+    from_files = enrich(str(tmp_path / "*.csv"), **ask)
+    assert from_files["text"].tolist() == frame["text"].tolist()
+    with fsspec.open("memory://enriched/x.csv", "w") as file:
+        frame.to_csv(file, index=False)
+    from_store = enrich("memory://enriched/x.csv", **ask)
+    assert from_store["text"].tolist() == frame["text"].tolist()
     assert simulator.bill.totals.charged == 3
 
 
@@ -119,6 +128,8 @@ def test_ctrl_c_keeps_what_is_paid(frame: pd.DataFrame, simulator: Simulator) ->
         ({"llm": "openai/"}, "llm"),
         ({"budget_usd": "a lot"}, "an amount in USD"),
         ({"key": "nr"}, "nr"),
+        ({"data": "nowhere/*.csv"}, r"nowhere/\*\.csv"),
+        ({"data": "table.docx"}, "table.docx"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_and_costs_nothing(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import ERROR_COLUMNS, LINEAGE_COLUMNS
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.parquet_files import as_schema
 from ondine_dagster.storage.snapshot_file import SNAPSHOT, Snapshot, read_columns, read_pointer
 from ondine_dagster.wording import plural
 
@@ -76,7 +77,7 @@ def read_results(lake: Lake, name: str, reserved: Collection[str] = ()) -> pa.Ta
         here = [named.get((key, row)) for row in table[ROW_KEY].to_pylist()]
         kept = [place for place, position in enumerate(here) if position is not None]
         positions += [position for position in here if position is not None]
-        tables.append(_as_schema(table.take(pa.array(kept, pa.int64())), schema))
+        tables.append(as_schema(table.take(pa.array(kept, pa.int64())), schema))
     together = pa.concat_tables(tables).combine_chunks()
     return together.take(pa.array(np.argsort(np.asarray(positions, dtype=np.int64))))
 
@@ -156,16 +157,3 @@ def _positions(snapshot: Snapshot) -> dict[tuple[str, str], int]:
     columns = read_columns(snapshot, ["_partition", ROW_KEY, "_position"])
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     return {(partition, key): position for partition, key, position in rows}
-
-
-def _as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the columns of `schema`, NULL where an older file has none."""
-    import pyarrow as pa
-
-    columns = [
-        table[one.name].cast(one.type)
-        if one.name in table.column_names
-        else pa.nulls(table.num_rows, one.type)
-        for one in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)

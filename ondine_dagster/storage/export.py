@@ -24,7 +24,7 @@ from ondine_dagster.storage.export_duckdb import DuckDBTable
 from ondine_dagster.storage.export_formats import open_format
 from ondine_dagster.storage.export_table import Changes, TableSink
 from ondine_dagster.storage.lake import Lake
-from ondine_dagster.storage.parquet_files import read_metadata
+from ondine_dagster.storage.parquet_files import as_schema, read_metadata
 from ondine_dagster.storage.snapshot import Snapshot, current_snapshot
 from ondine_dagster.storage.snapshot_file import read_columns
 
@@ -270,21 +270,8 @@ class _Gathered:
             if self._traces is not None and TRACE_COLUMN in self.schema.names:
                 ids = self._traces(table[_ANSWER_KEY].to_pylist())
                 table = table.append_column(TRACE_COLUMN, pa.array(ids, pa.string()))
-            self._open[number] = _as_schema(table, self.schema)
+            self._open[number] = as_schema(table, self.schema)
             if len(self._open) > _OPEN_PARTITIONS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
-
-
-def _as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return the columns of `schema`, NULL where the table has none."""
-    import pyarrow as pa
-
-    columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)

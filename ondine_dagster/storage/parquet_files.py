@@ -126,6 +126,19 @@ def to_table(columns: Mapping[str, Sequence[Any]], schema: pa.Schema) -> pa.Tabl
         raise OndineError(_surrogate_message(columns)) from None
 
 
+def as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the columns of `schema`, NULL where the table has none: a file may be older."""
+    import pyarrow as pa
+
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
 def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str] | None = None) -> Path:
     """Replace the Parquet file `path` by `table`, durably."""
     with LakeWriter(path, table.schema, metadata) as writer:
