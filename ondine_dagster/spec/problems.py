@@ -20,6 +20,10 @@ from ondine_dagster.spec.keys import refusal
 Location = tuple[str | int, ...]
 _LONGEST_VALUE = 80
 _SECRET_KEY = re.compile(r"(api_?keys?|token|secret|password|credentials?)$", re.IGNORECASE)
+# what a key or a login in a URL looks like, wherever it was pasted
+_SECRET_VALUE = re.compile(
+    r"(?<=://)[^\s/@]+@|\b(?:sk|gsk|xai|hf|ghp|glpat|xox[abp])[-_][\w-]{12,}|\beyJ[\w-]{16,}[\w.-]*"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +59,11 @@ def dotted(location: Location) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as it may stand in a message: short, and on one line."""
+    """Return a value as it may stand in a message: short, on one line, without keys and logins."""
     if value is None:
         return "empty"
     text = str(value) if isinstance(value, Decimal) else repr(value)
+    text = _SECRET_VALUE.sub("***", text)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 

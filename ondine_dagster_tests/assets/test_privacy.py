@@ -16,9 +16,11 @@ from dagster._serdes import serialize_value
 
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.ledger.ledger import close_ledger
+from ondine_dagster_tests.assets.test_traces import want_traces
 from ondine_dagster_tests.end_to_end.test_canary_key import everything_kept
 from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
 from ondine_dagster_tests.llm.contract.providers import PRICES
+from ondine_dagster_tests.observe.trace_host import TraceHost
 from ondine_dagster_tests.workbench import (
     PROMPTS,
     REJECTED,
@@ -189,8 +191,8 @@ def test_personal_data_is_nowhere_but_in_the_source(
     how: str,
     make_bench: MakeBench,
     echo: tuple[Echo, str],
-    tmp_path: Path,
     instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -206,11 +208,13 @@ def test_personal_data_is_nowhere_but_in_the_source(
         privacy={"prompt": how, "patterns": PATTERNS, "at_rest": True},
     )
     sections["limits"] |= {"max_rejected": 0}
-    bench = make_bench(rows, **sections)
-    bench.snapshot()
-    run = bench.run(raise_on_error=False)
-    bench.report()
-    assert len(server.asked) == 2
+    with TraceHost() as host:
+        want_traces(monkeypatch, host.url)
+        bench = make_bench(rows, **sections)
+        bench.snapshot()
+        run = bench.run(raise_on_error=False)
+        bench.report()
+    assert len(server.asked) == len(host.requests) == 2
     assert len(bench.rows(RESULTS)) == len(bench.rows(REJECTED)) == 1
     close_ledger(bench.data / "ledger.sqlite")
     told = [serialize_value(entry) for entry in instance.all_logs(run.run_id)]
@@ -220,6 +224,7 @@ def test_personal_data_is_nowhere_but_in_the_source(
         *everything_kept(bench.data),
         ("events, logs, output", " ".join(told).encode()),
         ("sent", server.received),
+        ("traces", repr(host.spans).encode()),
     ]
     source = ("/snapshot/", "/raw_rows/")
     places = [(where, content) for where, content in kept if not any(s in where for s in source)]
@@ -229,6 +234,25 @@ def test_personal_data_is_nowhere_but_in_the_source(
             at = content.find(canary.encode())
             assert at < 0, f"{where}: {content[max(0, at - 200) : at + 100]!r}"
     assert any(SENTENCE.encode() in content for where, content in kept if source[1] in where)
+
+
+@pytest.mark.behaviour("E-3")
+def test_traces_are_scrubbed_as_the_dataset_declares_it_also_by_a_later_push(
+    make_bench: MakeBench, echo: tuple[Echo, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a dataset declares is known to whoever sends its traces: its prompts note it."""
+    server, url = echo
+    rows = [{"id": CANARIES["mail"], "text": f"{SENTENCE} and KD-1"}]
+    bench = make_bench(rows, **asking(url, privacy={"patterns": PATTERNS}))
+    with TraceHost() as host:
+        want_traces(monkeypatch, host.url)
+        bench.run_missing()
+        assert SENTENCE in server.asked[0], "the provider is sent all of it"
+        (sent,) = host.requests
+        told = repr(sent)
+        assert not [one for one in CANARIES.values() if one in told]
+        assert "[CUSTOMER] and KD-1" in told
+        assert sent["ondine.row_key"] == "[EMAIL]"
 
 
 def test_what_is_shown_is_scrubbed_unless_it_is_declared_otherwise(make_bench: MakeBench) -> None:
