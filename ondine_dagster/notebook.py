@@ -156,7 +156,7 @@ def _run(target: Target) -> RunSummary:
 
     Raises what it raises, and KeyboardInterrupt after Ctrl-C, when requests in flight have ended.
     """
-    shown = NotebookDisplay() if in_notebook() else display()
+    shown = NotebookDisplay() if in_notebook() else display(target.settings)
     ended: Future[RunSummary] = Future()
     interrupts = Interrupts()
     arguments = (ended, target, shown, interrupts)

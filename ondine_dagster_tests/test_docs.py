@@ -25,6 +25,7 @@ SLOW = {
         "encryption",
         "exports",
         "images",
+        "monitoring",
         "ondine-users",
         "partitions",
         "plan",

@@ -6,12 +6,13 @@ from pathlib import Path
 import dagster as dg
 
 from ondine_dagster.assets.answer_traces import AnswerTraces
-from ondine_dagster.assets.events import Metadata, readable_failures
+from ondine_dagster.assets.events import Metadata
 from ondine_dagster.assets.holes import refuse_holes
 from ondine_dagster.assets.keys import asset_spec
 from ondine_dagster.assets.partitions import known_keys
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LakeResource
+from ondine_dagster.assets.stage import stage
 from ondine_dagster.assets.status import dataset_status
 from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import TRACES
@@ -42,7 +43,7 @@ def build_export(pipeline: Pipeline) -> dg.AssetsDefinition:
     @dg.multi_asset(name=f"{pipeline.name}__export", specs=[spec], required_resource_keys={LAKE})
     def export(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
         lake_resource: LakeResource = context.resources.ondine_lake
-        with readable_failures():
+        with stage(context, pipeline):
             lake = lake_resource.lake()
             status = dataset_status(pipeline, lake)
             refuse_holes(context.run, status, known_keys(pipeline, context.instance))

@@ -8,7 +8,7 @@ answers fewer rows never replaces one that answers more. Imported only where a s
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import compress
@@ -33,6 +33,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.redaction import PRIVACY_NOTE, Restorer, at_rest
 from ondine_dagster.assets.replay import REPLAYED
 from ondine_dagster.assets.response_rows import response_rows, shared_columns
+from ondine_dagster.assets.row_ends import ReadRow, problem
 from ondine_dagster.assets.samples import read_row
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
@@ -45,6 +46,8 @@ from ondine_dagster.storage.parquet_files import LakeFile, LakeWriter, to_table
 # what the files say of the rows they are made from
 _PASSED_ON = ("ondine.order", "ondine.content_hash", "ondine.question_version")
 _Parsed = Values | Rejection | None
+# told of rows that have ended: their partition, their keys, how, and what their answers say
+OnRows = Callable[[str, Sequence[str], Sequence[ReadRow]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,10 @@ class PartitionFiles:
         partition: str,
         wanted: Collection[str],
         notes: Mapping[str, str],
+        on_rows: OnRows | None = None,
     ) -> None:
         """Open the files `wanted`; `notes` are those of the file whose rows will end here."""
+        self._on_rows = on_rows
         self._pipeline = pipeline
         self._lake = lake
         self._partition = partition
@@ -147,6 +152,8 @@ class PartitionFiles:
         self._write_results(piece.where(good=True))
         self._write_rejected(piece.where(good=False))
         self._count(piece)
+        if self._on_rows is not None:
+            self._on_rows(self._partition, row_keys, read)
 
     def commit(self) -> PartitionCounts:
         """Put the files in place, unless the present ones answer more rows."""
@@ -273,7 +280,7 @@ class PartitionFiles:
         if writer is None or not piece.outcomes:
             return
         pairs = zip(piece.outcomes, piece.parsed, strict=True)
-        classes, codes, messages = zip(*(_problem(*pair) for pair in pairs), strict=True)
+        classes, codes, messages = zip(*(problem(*pair) for pair in pairs), strict=True)
         columns = {
             "_error_class": classes,
             "_error_code": codes,
@@ -299,18 +306,12 @@ class PartitionFiles:
             if isinstance(answer, dict):
                 counts.results += 1
             else:
-                error_class, code, message = _problem(outcome, answer)
+                error_class, code, message = problem(outcome, answer)
                 counts.codes[code] += 1
                 counts.rejected_codes[code] += outcome.outcome not in WAITING
                 counts.classes[error_class] += 1
                 if code not in counts.messages:
                     counts.messages[code] = self._pipeline.scrub(message)
-
-
-def _problem(outcome: RowOutcome, parsed: _Parsed) -> tuple[str, str, str]:
-    if isinstance(parsed, Rejection):
-        return parsed.error_class, parsed.code, parsed.message
-    return outcome.error_class or "", outcome.code or "", outcome.message or ""
 
 
 def _rejected_outcome(outcome: RowOutcome) -> str:

@@ -10,7 +10,7 @@ import dagster as dg
 
 from ondine_dagster.assets.attachments import AttachmentReader
 from ondine_dagster.assets.cleaned import CLEANED_NOTE, cleaned_note, cleaned_text
-from ondine_dagster.assets.events import ROW_COUNT, Metadata, dollars, readable_failures
+from ondine_dagster.assets.events import ROW_COUNT, Metadata, dollars
 from ondine_dagster.assets.keys import asset_spec
 from ondine_dagster.assets.lineage import written_columns
 from ondine_dagster.assets.outlook import (
@@ -28,6 +28,7 @@ from ondine_dagster.assets.redaction import PromptRedactor
 from ondine_dagster.assets.replay import Missing, Mode, NotRecorded, mode_of
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
 from ondine_dagster.assets.samples import samples_remark
+from ondine_dagster.assets.stage import stage
 from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.estimates import Estimate, Estimator
@@ -273,7 +274,7 @@ def build_prompts(
     def prompts(context: dg.AssetExecutionContext) -> None:
         resource: LakeResource = context.resources.ondine_lake
         llm: LLMProviderResource = context.resources.ondine_llm
-        with readable_failures(), reading(Path(llm.ledger_path)) as connection:
+        with stage(context, pipeline), reading(Path(llm.ledger_path)) as connection:
             replay = mode_of(context.run.tags) is Mode.REPLAY
             lake, outlook = resource.lake(), Outlook(pipeline, connection)
             store = None if replay else llm.attachments()  # without one nothing is fetched

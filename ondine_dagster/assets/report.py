@@ -12,12 +12,13 @@ import dagster as dg
 
 from ondine_dagster.assets import markdown
 from ondine_dagster.assets.check_results import latest_results
-from ondine_dagster.assets.events import Metadata, dollars, readable_failures
+from ondine_dagster.assets.events import Metadata, dollars
 from ondine_dagster.assets.holes import refuse_holes
 from ondine_dagster.assets.keys import asset_spec
 from ondine_dagster.assets.partitions import known_keys
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
+from ondine_dagster.assets.stage import stage
 from ondine_dagster.assets.status import DatasetStatus, dataset_status
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.storage.lake import Lake
@@ -65,7 +66,7 @@ def build_report(pipeline: Pipeline, checks: Sequence[dg.AssetCheckSpec]) -> dg.
 
         lake_resource: LakeResource = context.resources.ondine_lake
         llm: LLMProviderResource = context.resources.ondine_llm
-        with readable_failures():
+        with stage(context, pipeline):
             lake = lake_resource.lake()
             status = dataset_status(pipeline, lake)
             refuse_holes(context.run, status, known_keys(pipeline, context.instance))
@@ -75,7 +76,7 @@ def build_report(pipeline: Pipeline, checks: Sequence[dg.AssetCheckSpec]) -> dg.
             charts = draw_charts(data)
             _write_table(lake, data)
             path = write_page(lake, data, charts)
-        context.log.info(f"{pipeline.name}: the report is {path}")
+            context.log.info(f"{pipeline.name}: the report is {path}")
         return dg.MaterializeResult(
             metadata=_metadata(data, charts, path), check_results=[_check(status)]
         )

@@ -25,6 +25,7 @@ from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
     from ondine_dagster.engine.engine import Engine
+    from ondine_dagster.engine.events import Hear
     from ondine_dagster.engine.pilot import PilotPlan
     from ondine_dagster.engine.preflight import Preflight
     from ondine_dagster.ledger.ledger import Ledger
@@ -86,12 +87,13 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
         run_id: str | None = None,
         why_again: Callable[[str], str | None] | None = None,
         packs: "PackPlan | None" = None,
+        hear: "Hear | None" = None,
     ) -> "Engine":
         """Return an engine for one run of `dataset`. Its connections close with its iterator.
 
         `provider` is that of `llm`, the dataset's own model or its fallback. `command` is what a
         person types to go on where the run stops early. `run_id` is the Dagster run.
-        `why_again`: why an answer is asked for once more.
+        `why_again`: why an answer is asked for once more. `hear` is told of every request.
         """
         from ondine_dagster.engine.azure_identity import token_source
         from ondine_dagster.engine.engine import Engine, EngineLimits
@@ -138,6 +140,7 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
             settings.headers_in(llm.header_variables),
             why_again,
             packs,
+            hear,
         )
         if llm.provider == PROVIDER:
             # what an earlier run has lost holds money and rows until it is known what became of it

@@ -14,10 +14,7 @@ import dagster as dg
 
 from ondine_dagster.assets.budgets import BudgetController
 from ondine_dagster.assets.checks import check_specs, fail_if_blocked
-from ondine_dagster.assets.events import (
-    Metadata,
-    readable_failures,
-)
+from ondine_dagster.assets.events import Metadata
 from ondine_dagster.assets.fallback import with_fallback
 from ondine_dagster.assets.finished import Finished
 from ondine_dagster.assets.heartbeat import Heartbeat
@@ -54,12 +51,15 @@ from ondine_dagster.assets.resources import (
 )
 from ondine_dagster.assets.retry import retry_of
 from ondine_dagster.assets.samples import put_together, with_samples
+from ondine_dagster.assets.signals import Signals
+from ondine_dagster.assets.stage import stage
 from ondine_dagster.engine.rows import Chunk
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.estimates import Estimate, learnt, record
 from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
+    from ondine_dagster.assets.partition_files import OnRows
     from ondine_dagster.ledger.ledger import Ledger
     from ondine_dagster.llm.pack_size import PackPlan
 
@@ -95,11 +95,13 @@ def build_responses(
         done = Finished(context, pipeline, wanted, code_versions)
         done.manifest = _manifest(context, pipeline, wanted)
         try:
-            with readable_failures(), done.manifest.written(context.log.warning):
-                _materialize(context, pipeline, wanted, done)
-            done.fail_if_red()
-            done.judge()
-            fail_if_blocked(pipeline, done.verdicts or ())
+            with stage(context, pipeline):
+                written = done.manifest.written(context.log.warning)
+                with written, Signals(context, pipeline) as signals:
+                    _materialize(context, pipeline, wanted, done, signals)
+                done.fail_if_red()
+                done.judge()
+                fail_if_blocked(pipeline, done.verdicts or ())
         except BaseException as error:  # also an interrupt: what is finished stays finished
             done.log_events()
             if isinstance(error, Exception):  # an interrupted run ends at once
@@ -143,7 +145,11 @@ def _column_schema(pipeline: Pipeline) -> Metadata:
 
 
 def _materialize(
-    context: dg.AssetExecutionContext, pipeline: Pipeline, wanted: Sequence[str], done: Finished
+    context: dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    wanted: Sequence[str],
+    done: Finished,
+    signals: Signals,
 ) -> None:
     lake_resource: LakeResource = context.resources.ondine_lake
     lake, partitions = lake_resource.lake(), step_keys(context)
@@ -179,7 +185,10 @@ def _materialize(
     run_id = context.run.run_id
     packs = None if retry else _packs(pipeline, ledger)
     dataset, why_again = pipeline.dataset, pipeline.why_again
-    engine = llm.engine(dataset, *asked, scope, limits, pilot, command, run_id, why_again, packs)
+    hear = signals.hear
+    engine = llm.engine(
+        dataset, *asked, scope, limits, pilot, command, run_id, why_again, packs, hear
+    )
     done.engine = engine
     if done.manifest is not None:
         done.manifest.engine = engine
@@ -198,7 +207,7 @@ def _materialize(
             run = put_together(run, lambda partition: pipeline.dataset.samples)
     traces = _traces(context, ledger, lake, done)
     with Heartbeat(done.live, context.log.info, done.beat), traces, closing(run) as chunks:
-        write_partitions(pipeline, lake, chunks, wanted, done.partition)
+        write_partitions(pipeline, lake, chunks, wanted, done.partition, signals.rows)
     done.not_asked = retry.not_asked if retry else Counter()
     done.beat()
     done.budgets.look()
@@ -271,8 +280,12 @@ def write_partitions(
     chunks: Iterator[Chunk],
     wanted: Collection[str],
     on_partition: OnPartition,
+    on_rows: "OnRows | None" = None,
 ) -> None:
-    """Write each partition when its last row has ended; `on_partition` hears of it after that."""
+    """Write each partition when its last row has ended; `on_partition` hears of it after that.
+
+    `on_rows` hears of rows as they end.
+    """
     from ondine_dagster.assets.partition_files import PartitionFiles
 
     opened: dict[str, PartitionFiles] = {}
@@ -280,7 +293,9 @@ def write_partitions(
         for chunk in chunks:
             files = opened.get(chunk.partition)
             if files is None:
-                files = PartitionFiles(pipeline, lake, chunk.partition, wanted, chunk.notes)
+                files = PartitionFiles(
+                    pipeline, lake, chunk.partition, wanted, chunk.notes, on_rows
+                )
                 opened[chunk.partition] = files
             files.append(chunk.outcomes, chunk.keys)
             if chunk.last:

@@ -7,7 +7,7 @@ import dagster as dg
 
 from ondine_dagster.assets.at_work import UNFINISHED_RUNS
 from ondine_dagster.assets.checks import check_specs, fail_if_blocked, log_verdicts
-from ondine_dagster.assets.events import Metadata, readable_failures
+from ondine_dagster.assets.events import Metadata
 from ondine_dagster.assets.keys import asset_spec, upstream_key
 from ondine_dagster.assets.next_step import next_step
 from ondine_dagster.assets.partitions import is_registered
@@ -15,6 +15,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
 from ondine_dagster.assets.run_tags import THEN
 from ondine_dagster.assets.source_verdicts import largest_snapshot, refused, source_verdicts
+from ondine_dagster.assets.stage import stage
 from ondine_dagster.assets.status import dataset_status
 from ondine_dagster.assets.unassigned import described, write_unassigned
 from ondine_dagster.errors import OndineError
@@ -66,7 +67,7 @@ def build_snapshot(pipeline: Pipeline, *, loads_asset: bool = True) -> dg.Assets
     def snapshot(context: dg.AssetExecutionContext, **loaded: Any):  # type: ignore[no-untyped-def]
         resource: LakeResource = context.resources.ondine_lake
         llm: LLMProviderResource = context.resources.ondine_llm
-        with readable_failures():
+        with stage(context, pipeline):
             lake = resource.lake()
             if file is not None:
                 keep_asset_table(file, loaded["source"], pipeline.dataset.source.asset or "")
@@ -83,23 +84,7 @@ def build_snapshot(pipeline: Pipeline, *, loads_asset: bool = True) -> dg.Assets
             write_unassigned(pipeline, lake, result.snapshot, result.reasons)
             register_partitions(context.instance, lake, pipeline, context.run.run_id)
             status = dataset_status(pipeline, lake, result.snapshot)
-        context.log.info(_summary(pipeline.name, result))
-        if gap := upstream_gap(pipeline, lake):
-            context.log.warning(f"{pipeline.name}: {gap}")
-        if result.reasons:
-            context.log.warning(
-                f"{pipeline.name}: {len(result.reasons):,} rows fit no partition and are rejected "
-                f"({described(result.reasons)}). See rejected_rows, partition {UNASSIGNED}."
-            )
-        if result.other_kind:
-            context.log.warning(
-                f"{pipeline.name}: partitions were made by {result.other_kind} before, and are now "
-                f"made by {result.snapshot.kind}: every row has another partition, and all have "
-                "to run again. Answers that are paid are found in the ledger: nothing is bought "
-                "again."
-            )
-        if result.rows_gone:
-            context.log.warning(f"{pipeline.name}: {_shrunk(result)}")
+            _tell(context.log, pipeline, lake, result)
         verdicts = source_verdicts(pipeline, result, largest, status)
         log_verdicts(context, pipeline, verdicts, "the whole snapshot")
         fail_if_blocked(pipeline, verdicts)
@@ -138,6 +123,29 @@ def register_partitions(
         if gone and not _at_work(instance, name, run_id):
             for key in gone:
                 instance.delete_dynamic_partition(name, key)
+
+
+def _tell(
+    log: dg.DagsterLogManager, pipeline: Pipeline, lake: Lake, result: SnapshotResult
+) -> None:
+    """Log what came of a snapshot, and what a person should know of it."""
+    log.info(_summary(pipeline.name, result))
+    if gap := upstream_gap(pipeline, lake):
+        log.warning(f"{pipeline.name}: {gap}")
+    if result.reasons:
+        log.warning(
+            f"{pipeline.name}: {len(result.reasons):,} rows fit no partition and are rejected "
+            f"({described(result.reasons)}). See rejected_rows, partition {UNASSIGNED}."
+        )
+    if result.other_kind:
+        log.warning(
+            f"{pipeline.name}: partitions were made by {result.other_kind} before, and are now "
+            f"made by {result.snapshot.kind}: every row has another partition, and all have "
+            "to run again. Answers that are paid are found in the ledger: nothing is bought "
+            "again."
+        )
+    if result.rows_gone:
+        log.warning(f"{pipeline.name}: {_shrunk(result)}")
 
 
 def _at_work(instance: dg.DagsterInstance, name: str, run_id: str) -> bool:

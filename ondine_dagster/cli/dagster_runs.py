@@ -18,6 +18,7 @@ from ondine_dagster.assets.keys import asset_key
 from ondine_dagster.assets.partitions import range_tags, ranges
 from ondine_dagster.assets.red import RED_PARTITIONS, STOPPED
 from ondine_dagster.cli.target import Target
+from ondine_dagster.observe.log_lines import FIELDS
 
 # Dagster's cost grows with the partitions of a run, and its events are held in memory.
 PARTITIONS_PER_RUN = 1000
@@ -133,7 +134,8 @@ class _Handler(logging.Handler):
         event = meta.get("dagster_event")
         if event is None:
             message = meta.get("orig_message", record.getMessage())
-            if record.levelno >= logging.INFO and _CHECKS_OF_OUR_OWN not in message:
+            shown = record.levelno >= logging.INFO or hasattr(record, FIELDS)
+            if shown and _CHECKS_OF_OUR_OWN not in message:
                 self._on_log(record.levelno, message)
         elif event.is_step_start:
             self._on_stage(str(event.step_key).rpartition("__")[2])

@@ -1,4 +1,7 @@
-"""What a run shows while it goes on: a live display on a terminal, plain lines elsewhere."""
+"""What a run shows while it goes on: a live display on a terminal, plain lines elsewhere.
+
+Where ONDINE_LOG_FORMAT is json, standard error has lines of JSON and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Literal, Self
 
+import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.padding import Padding
@@ -18,7 +22,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ondine_dagster.assets.live import LiveStep, Pace, costs, speed, waits
+from ondine_dagster.assets.stage import asked_level, wants_json
 from ondine_dagster.cli.console import messages
+from ondine_dagster.observe.log_lines import JsonFormatter
+from ondine_dagster.settings import Settings
 from ondine_dagster.wording import plural
 
 _BAR_WIDTH = 36
@@ -86,11 +93,24 @@ class Display:
         """End the display."""
 
 
-class LiveDisplay(Display):
-    """A bar and the numbers of the moment; only warnings become lines."""
+class JsonDisplay(Display):
+    """Lines of JSON. Those that steps log are written by the steps themselves."""
 
-    def __init__(self, console: Console) -> None:
+    def say(self, text: str, style: str = "") -> None:
+        """Write a line."""
+        record = logging.LogRecord("ondine_dagster.cli", logging.INFO, "", 0, text, None, None)
+        click.echo(JsonFormatter().format(record), err=True)
+
+    def log(self, level: int, message: str) -> None:
+        """Leave the line to the step."""
+
+
+class LiveDisplay(Display):
+    """A bar and the numbers of the moment; only lines of some level are shown."""
+
+    def __init__(self, console: Console, level: int = logging.WARNING) -> None:
         super().__init__(console)
+        self._level = level
         self._stage = "starting"
         self._partitions = self._rows = 0
         self._pace: Pace | None = None
@@ -103,9 +123,9 @@ class LiveDisplay(Display):
         )
 
     def log(self, level: int, message: str) -> None:
-        """Show a line if it is a warning."""
-        if level >= logging.WARNING:
-            self.say(message, style="yellow")
+        """Show a line of the level, or above."""
+        if level >= self._level:
+            self.say(message, style="yellow" if level >= logging.WARNING else "dim")
 
     def doing(self, stage: str) -> None:
         """Show which stage is on."""
@@ -170,7 +190,14 @@ class LiveDisplay(Display):
 _COUNTS = ("finished", "red")
 
 
-def display() -> Display:
-    """Return the display for standard error as it is."""
-    console = messages()
-    return LiveDisplay(console) if console.is_terminal else Display(console)
+def display(settings: Settings) -> Display:
+    """Return the display for standard error as it is.
+
+    Raises OndineError for a level or a format of lines that does not exist.
+    """
+    level, console = asked_level(settings, {}), messages()
+    if wants_json(settings):
+        return JsonDisplay(console)
+    if console.is_terminal:
+        return LiveDisplay(console, level or logging.WARNING)
+    return Display(console)

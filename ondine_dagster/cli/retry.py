@@ -37,7 +37,7 @@ def retry_command(called: str, classes: Collection[str], partitions: Sequence[st
     with reading(target.settings.ledger_path) as connection:
         retry = Retry(target.pipeline, target.lake, chosen)
         plan = retry.plan(keys, connection)
-    shown, again = display(), target.command(_call(target, chosen, partitions))
+    shown, again = display(target.settings), target.command(_call(target, chosen, partitions))
     for line in _announcement(target, status, plan, retry.provider.model):
         shown.say(line)
     if not plan.rows:

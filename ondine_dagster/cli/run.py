@@ -47,7 +47,7 @@ def run_command(
     OndineError where the run cannot even begin.
     """
     target = find_target(called)
-    shown = display()
+    shown = display(target.settings)
     drain = target.declared.dataset.limits.drain_seconds
     try:
         with listening(lambda: shown.interrupted(drain), shown.abandon) as interrupts, shown:

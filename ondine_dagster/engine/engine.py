@@ -21,6 +21,7 @@ from ondine_dagster.engine.budget_queue import BudgetQueue
 from ondine_dagster.engine.contents import Contents, Load
 from ondine_dagster.engine.credentials import FetchToken, TokenKeeper
 from ondine_dagster.engine.daemon_thread import in_daemon_thread
+from ondine_dagster.engine.events import Hear
 from ondine_dagster.engine.garbage import seldom_collected
 from ondine_dagster.engine.in_process import InProcessTransport
 from ondine_dagster.engine.keys import KeyRing
@@ -83,6 +84,7 @@ class Engine:
         secret_headers: Mapping[str, str] = MappingProxyType({}),
         why_again: Callable[[str], str | None] | None = None,
         packs: PackPlan | None = None,
+        hear: Hear | None = None,
     ) -> None:
         """`pilot`: which rows are judged before the others are sent; None: none.
 
@@ -92,7 +94,9 @@ class Engine:
         `secret_headers` go with every request.
         `why_again` says why an answer is asked for once more with that reason, if it is.
         `packs`: how several questions go in one request; None: each goes alone.
+        `hear` is told of every request; None: nobody is.
         """
+        self._hear = hear
         self._packs = packs
         self._load = load
         self._why_again = why_again
@@ -201,6 +205,7 @@ class Engine:
             progress=self.progress,
             packs=self._packs,
             rates=limits.rates,
+            hear=self._hear,
         )
         asker = Asker(
             client,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from ondine_dagster.engine.budget_queue import BudgetQueue
+from ondine_dagster.engine.events import Hear, attempt_ended, request_sent
 from ondine_dagster.engine.in_process import InProcessTransport
 from ondine_dagster.engine.job import Pack
 from ondine_dagster.engine.ledger_client import LedgerClient
@@ -54,10 +55,16 @@ class Sender:
         progress: Progress,
         packs: PackPlan | None = None,
         rates: Rates = UNLIMITED,
+        hear: Hear | None = None,
     ) -> None:
-        """Without `packs` every question goes alone. A pack keeps well within the `rates`."""
+        """Without `packs` every question goes alone. A pack keeps well within the `rates`.
+
+        `hear` is told of every request.
+        """
+        self._hear = hear
         self._ledger = ledger
         self._provider = provider
+        self._context = context
         self._transport = transport
         self._traffic = traffic
         self._pacer = pacer
@@ -81,6 +88,9 @@ class Sender:
         After an answer no question is left in `pack`: it ends, or goes on in a smaller pack.
         """
         self._progress.sent(reservation.reserved, len(pack.jobs), repairing=pack.repair > 0)
+        sent = request_sent(self._context, reservation, pack.jobs) if self._hear else None
+        if self._hear and sent:
+            self._hear(sent)
         try:
             result = await self._exchange(pack, reservation, request, key)
             items = () if isinstance(result, Failure) else request.read(result)
@@ -94,6 +104,9 @@ class Sender:
         finally:
             self._progress.in_flight -= 1
             self._progress.reserved -= reservation.reserved
+        if self._hear and sent:
+            failure = result if isinstance(result, Failure) else None
+            self._hear(attempt_ended(sent, settlement, failure, pack.jobs[0].latency_ms))
         self._count(pack, reservation, request, settlement, weight)
         if isinstance(result, Failure) and result.code is ErrorCode.TIMEOUT:
             pack.timeouts += not self._traffic.is_out

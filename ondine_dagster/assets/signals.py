@@ -1,0 +1,86 @@
+"""What a step that asks tells of itself while it asks: lines of its log about single rows.
+
+Nothing here is waited for: lines are made and logged in a thread of their own, and what that cannot
+take is dropped and counted. Rows that end well cost nothing unless somebody asked for such lines.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import dagster as dg
+
+from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.row_ends import ReadRow, row_ends
+from ondine_dagster.assets.stage import asked_level
+from ondine_dagster.engine.events import Event, Hear, RowEnded
+from ondine_dagster.observe.log_lines import FIELDS, lines_of
+from ondine_dagster.observe.relay import END_SECONDS, Relay
+from ondine_dagster.wording import plural
+
+# of each error code so many rows are named in the log, unless its level is debug
+ROWS_OF_A_CODE = 5
+
+
+class Signals:
+    """A context manager round the asking of one step."""
+
+    def __init__(self, context: dg.AssetExecutionContext, pipeline: Pipeline) -> None:
+        """Raises OndineError for a level that is none."""
+        self._log = context.log
+        self._run_id = context.run.run_id
+        self._name = pipeline.name
+        level = asked_level(pipeline.settings(), context.run.tags) or logging.INFO
+        self._level = level
+        self._debug = level <= logging.DEBUG
+        self._told: Counter[str | None] = Counter()
+        self._lines = Relay[Event](self._write, "row log")
+
+    @property
+    def hear(self) -> Hear | None:
+        """Return who is told of each request; None where nobody wants to know."""
+        return self._lines.put if self._debug else None
+
+    def rows(self, partition: str, keys: Sequence[str], read: Sequence[ReadRow]) -> None:
+        """Take in rows that have ended, with what their answers say."""
+        for event in row_ends(
+            self._run_id, self._name, partition, keys, read, all_rows=self._debug
+        ):
+            if self._debug or self._is_one_of_few(event):
+                self._lines.put(event)
+
+    def _is_one_of_few(self, event: RowEnded) -> bool:
+        self._told[event.code] += 1
+        return self._told[event.code] <= ROWS_OF_A_CODE
+
+    def _write(self, event: Event) -> None:
+        for line in lines_of(event):
+            if line.level >= self._level:
+                self._log.log(line.level, line.text, extra={FIELDS: line.fields})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        interrupted = error is not None and not isinstance(error, Exception)
+        lost = self._lines.close(0 if interrupted else END_SECONDS)
+        for code, count in self._told.items():
+            if count > ROWS_OF_A_CODE:
+                more = plural(count - ROWS_OF_A_CODE, "more row")
+                self._log.info(f"{self._name}: {more} rejected: {code}. See rejected_rows.")
+        if lost.dropped or lost.left:
+            self._log.warning(
+                f"{self._name}: the log is slow, and {lost.dropped + lost.left:,} lines about rows "
+                "are not in it."
+            )
+        if lost.error is not None and error is None:  # a bug of ours, or of a logger
+            raise lost.error
