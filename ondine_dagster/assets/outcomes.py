@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.row_events import events_of
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
@@ -116,6 +117,7 @@ def stored_outcome(row: Mapping[str, Any]) -> RowOutcome:
         flags=tuple(row["flags"].split(",")) if row["flags"] else (),
         attempt=row.get("attempt_id"),  # files of an older version do not have it
         model_requested=row["model_requested"],
+        events=events_of(row.get("events")),
         samples=tuple(
             replace(stored_outcome(one), answer_key=one["answer_key"])
             for one in row.get("samples") or ()

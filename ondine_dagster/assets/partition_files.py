@@ -34,6 +34,7 @@ from ondine_dagster.assets.redaction import PRIVACY_NOTE, Restorer, at_rest
 from ondine_dagster.assets.replay import REPLAYED
 from ondine_dagster.assets.response_rows import response_rows, shared_columns
 from ondine_dagster.assets.row_ends import ReadRow, problem
+from ondine_dagster.assets.row_events import event_rows, life_of
 from ondine_dagster.assets.samples import read_row
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
@@ -286,6 +287,7 @@ class PartitionFiles:
             "_error_code": codes,
             "_error_message": messages,
             "_raw_text": [one.text for one in piece.outcomes],
+            "_events": [event_rows(life_of(one)) for one in piece.outcomes],
             "_outcome": [_rejected_outcome(one) for one in piece.outcomes],
         }
         rows = at_rest(self._pipeline, _rows(piece, writer.schema, columns))

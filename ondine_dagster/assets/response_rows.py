@@ -13,6 +13,7 @@ import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
 
 from ondine_dagster.assets import tables
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.row_events import event_rows
 from ondine_dagster.engine.rows import RowOutcome
 from ondine_dagster.storage.parquet_files import to_table
 
@@ -63,6 +64,7 @@ def _ends(
         "error_message": [one.message for one in outcomes],
         "answer_key": keys,
         "attempt_id": [one.attempt for one in outcomes],
+        "events": [event_rows(one.events) for one in outcomes],
         **shared_columns(outcomes, prefix=""),
     }
 

@@ -37,6 +37,7 @@ class Signals:
         level = asked_level(pipeline.settings(), context.run.tags) or logging.INFO
         self._level = level
         self._debug = level <= logging.DEBUG
+        self._scrub = pipeline.scrub
         self._told: Counter[str | None] = Counter()
         self._lines = Relay[Event](self._write, "row log")
 
@@ -58,7 +59,7 @@ class Signals:
         return self._told[event.code] <= ROWS_OF_A_CODE
 
     def _write(self, event: Event) -> None:
-        for line in lines_of(event):
+        for line in lines_of(event, self._scrub):
             if line.level >= self._level:
                 self._log.log(line.level, line.text, extra={FIELDS: line.fields})
 

@@ -14,6 +14,19 @@ from ondine_dagster.spec import Output
 from ondine_dagster.spec.columns import AGREEMENT_COLUMNS
 from ondine_dagster.spec.output_field import NestedField
 
+# what went wrong with a row, one after the other
+EVENTS = pa.list_(
+    pa.struct(
+        [
+            ("at", pa.timestamp("ms", "UTC")),
+            ("event", pa.string()),
+            ("attempt", pa.int64()),
+            ("code", pa.string()),
+            ("message", pa.string()),
+            ("latency_ms", pa.int64()),
+        ]
+    )
+)
 USD = pa.decimal128(18, 12)  # exact to the picodollar
 
 PROMPTS = pa.schema(
@@ -57,6 +70,7 @@ RESPONSES = pa.schema(
         ("flags", pa.string()),
         ("answer_key", pa.binary(32)),
         ("attempt_id", pa.binary(16)),
+        ("events", EVENTS),
     ]
 )
 
@@ -91,6 +105,7 @@ ERRORS = pa.schema(
         ("_error_code", pa.string()),
         ("_error_message", pa.string()),
         ("_raw_text", pa.string()),
+        ("_events", EVENTS),
     ]
 )
 

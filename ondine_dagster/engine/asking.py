@@ -137,6 +137,7 @@ class Asker:
             if cut.code is not ErrorCode.TRUNCATED or job.raised:
                 continue
             job.raised = True
+            job.note("raised", message="asked again under the raised ceiling")
             alone = Pack([job])
             await self._ask_and_repeat(alone)
             if alone.ended:
@@ -151,6 +152,7 @@ class Asker:
             asked = None if job.reasked else better_one(job.question, outcome, why)
             if asked is None or self._stop.is_set() or self._too_long(asked):
                 continue
+            job.note("reasked", message="its answer was rejected: asked again with the reason")
             job.reasked, job.question = True, asked
             alone = Pack([job], "reask")
             await self._ask_and_repeat(alone)

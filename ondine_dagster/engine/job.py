@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
 
-from ondine_dagster.engine.rows import DAMAGE, NOT_RAISED, REPAIRED, Outcome, Question, RowOutcome
+from ondine_dagster.engine.rows import (
+    DAMAGE,
+    NOT_RAISED,
+    REPAIRED,
+    Outcome,
+    Question,
+    RowEvent,
+    RowOutcome,
+)
+from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.records import AttemptKind
 from ondine_dagster.llm.packing import packable
 
 # so many requests for a pack may time out before its questions are asked alone
 _TIMEOUTS = 2
+# so many events of a row are kept, the last ones, and so much of what they say
+MOST_EVENTS, LONGEST_MESSAGE = 20, 300
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +37,7 @@ class Job:
     answer was rejected, and it is asked again with the reason. `last` is the last request.
     `prefix` and `text` are its messages where it may go with others: what they have in common, and
     its own.
+    `events` are what went wrong with it; there are none as long as nothing does.
     """
 
     question: Question
@@ -42,11 +55,19 @@ class Job:
     raised: bool = False
     reasked: bool = False
     last: bytes | None = None
+    events: deque[RowEvent] | None = None
 
     @property
     def extras(self) -> int:
         """Return how many requests it has had beyond those that `max_attempts` counts."""
         return self.probes + self.repairs + self.raised + self.reasked
+
+    def note(self, event: str, code: str | None = None, message: str | None = None) -> None:
+        """Remember what went wrong, for whoever looks at the row if it is rejected in the end."""
+        if self.events is None:
+            self.events = deque(maxlen=MOST_EVENTS)
+        said = message[:LONGEST_MESSAGE] if message else None
+        self.events.append(RowEvent(now_ms(), event, self.attempts, code, said, self.latency_ms))
 
     def goes_with(self) -> tuple[str, str, int] | None:
         """Return what questions have in common that go together; None: it goes alone.
@@ -71,6 +92,7 @@ class Job:
             requests=self.requests,
             latency_ms=self.latency_ms,
             flags=(*outcome.flags, *self._repaired()) if self.repairs else outcome.flags,
+            events=tuple(self.events) if self.events else (),
         )
 
     def _repaired(self) -> tuple[str, ...]:

@@ -55,6 +55,22 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class RowEvent:
+    """Something out of the ordinary in the life of a row, when (milliseconds since the epoch, UTC).
+
+    `attempt` is the request of this run that it is about, from 1; 0 where it is about an earlier
+    run's. `latency_ms` is that request's.
+    """
+
+    at_ms: int
+    event: str
+    attempt: int
+    code: str | None = None
+    message: str | None = None
+    latency_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RowOutcome:
     """The end of one row. Money in picodollars, latency in milliseconds of the last request.
 
@@ -65,6 +81,7 @@ class RowOutcome:
     with it: a request that carried several rows is counted with one of them.
     `answer_key` and `model_requested` are told where another model than the dataset's was asked.
     `samples` are the ends of several questions of one row, which this one sums up.
+    `events` are the last that went wrong on the way here; of most rows there are none.
     """
 
     outcome: Outcome
@@ -87,6 +104,7 @@ class RowOutcome:
     answer_key: bytes | None = None
     model_requested: str | None = None
     samples: tuple[RowOutcome, ...] = ()
+    events: tuple[RowEvent, ...] = ()
 
     def reused(self) -> RowOutcome:
         """Return the same end for another row with the same question: it cost that row nothing."""
@@ -99,6 +117,7 @@ class RowOutcome:
             requests=0,
             latency_ms=None,
             cost_source=source,
+            events=(),
         )
 
 

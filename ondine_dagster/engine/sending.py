@@ -17,6 +17,7 @@ from ondine_dagster.engine.pack_sizes import PackSizes
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.request import Request
 from ondine_dagster.engine.retry import LONGEST_RETRY_AFTER_SECONDS, renews_later
+from ondine_dagster.engine.rows import explain
 from ondine_dagster.engine.settlements import (
     answered,
     settlement_of_answer,
@@ -108,13 +109,19 @@ class Sender:
             failure = result if isinstance(result, Failure) else None
             self._hear(attempt_ended(sent, settlement, failure, pack.jobs[0].latency_ms))
         self._count(pack, reservation, request, settlement, weight)
+        if isinstance(result, Failure):
+            for job in pack.jobs:
+                job.note("failed", result.code, result.message)
         if isinstance(result, Failure) and result.code is ErrorCode.TIMEOUT:
             pack.timeouts += not self._traffic.is_out
         for job, item in zip(tuple(pack.jobs), items, strict=False):  # no items of a failure
             if isinstance(item, Completion):
+                if item.code is not None:
+                    job.note("no_use", item.code, explain(item.code, item.finish_reason))
                 pack.end(job, answered(item, settlement))
             else:
                 job.damages.append(item)
+                job.note("damaged", item, f"its part of an answer for {len(items)} rows")
         if self.sizes and len(items) > 1 and pack.kind == "first":
             self.sizes.learn(len(items), len(pack.jobs))
         if items and pack.jobs:

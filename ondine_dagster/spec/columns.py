@@ -20,7 +20,7 @@ LINEAGE_COLUMNS = (
     "_flags",
     "_answer_key",
 )
-ERROR_COLUMNS = ("_error_class", "_error_code", "_error_message", "_raw_text")
+ERROR_COLUMNS = ("_error_class", "_error_code", "_error_message", "_raw_text", "_events")
 # of datasets with `samples`: how far they agree, and how they voted
 AGREEMENT_COLUMNS = ("_agreement", "_votes")
 # only in exports: which version of prompt, model and schema a row was asked under, in which trace
