@@ -22,7 +22,8 @@ def replay_command(called: str, partitions: Sequence[str]) -> int:
 
     The source is not read, and nothing is exported: a snapshot is the record of its source.
     """
-    target, shown = find_target(called), display(target.settings)
+    target = find_target(called)
+    shown = display(target.settings)
     try:
         with listening(lambda: shown.interrupted(0), shown.abandon) as interrupts, shown:
             summary = _replay(target, partitions, shown, interrupts)
