@@ -167,7 +167,7 @@ class Finished:
         raise red_failure(
             self._pipeline.name,
             self._red,
-            stopped.message if stopped else None,
+            self._pipeline.scrub(stopped.message) if stopped else None,
             self._money(),
             what_to_do(self._pipeline, pilot),
             self.not_asked,

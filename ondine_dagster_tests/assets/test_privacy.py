@@ -15,6 +15,7 @@ import pytest
 from dagster._serdes import serialize_value
 
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.replay import MODE_TAG
 from ondine_dagster.ledger.ledger import close_ledger
 from ondine_dagster_tests.assets.test_traces import want_traces
 from ondine_dagster_tests.end_to_end.test_canary_key import everything_kept
@@ -110,6 +111,8 @@ def test_the_provider_sees_placeholders_and_the_row_gets_its_values_back(
     assert [row["said"] for row in bench.rows(RESULTS)] == texts
     write_rows(bench.folder / "notes.csv", [{"new": "x", **row} for row in reversed(rows)])
     bench.run_missing()
+    assert [row["said"] for row in bench.rows(RESULTS)] == texts[::-1]
+    bench.run(tags={MODE_TAG: "replay"})
     assert [row["said"] for row in bench.rows(RESULTS)] == texts[::-1]
     assert len(server.asked) == 2
 
