@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.purged_files import refuse_purged
 from ondine_dagster.assets.row_events import events_of
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome
 from ondine_dagster.errors import OndineError
@@ -83,6 +84,7 @@ def stored_outcomes(lake: Lake, dataset: str, partitions: Sequence[str]) -> Iter
     """Yield what `responses` holds: parsing again asks nobody."""
     for partition in partitions:
         with closing(lake.open(dataset, "responses", partition)) as file:
+            refuse_purged(dataset, partition, file.metadata)
             for batch in file.iter_batches(FEED_ROWS):
                 rows = batch.to_pylist()
                 keys = [row["answer_key"] for row in rows]

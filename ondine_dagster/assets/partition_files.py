@@ -30,6 +30,7 @@ from ondine_dagster.assets.partition_counts import (
     PartitionCounts,
 )
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.purged_files import PURGED_NOTE
 from ondine_dagster.assets.redaction import PRIVACY_NOTE, Restorer, at_rest
 from ondine_dagster.assets.replay import REPLAYED
 from ondine_dagster.assets.response_rows import response_rows, shared_columns
@@ -237,7 +238,10 @@ class PartitionFiles:
         if not lake.exists(name, RESPONSES, partition):
             return 0, 0
         ours = set(self._row_keys)
-        present = lake.read(name, RESPONSES, partition, ["_row_key", "outcome", "text"])
+        # a text that was purged came with a reason to finish
+        purged = PURGED_NOTE in lake.metadata(name, RESPONSES, partition)
+        brought = "finish_reason" if purged else "text"
+        present = lake.read(name, RESPONSES, partition, ["_row_key", "outcome", brought])
         columns = (present.column(0), present.column(1), present.column(2).is_valid())
         rows = zip(*(column.to_pylist() for column in columns), strict=True)
         kept = [(outcome, answered) for key, outcome, answered in rows if key in ours]

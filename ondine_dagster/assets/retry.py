@@ -17,6 +17,7 @@ from ondine_dagster.assets.merge import Asked, Ended, Merge, rows_of
 from ondine_dagster.assets.outcomes import FEED_ROWS, stored_outcome
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.purged_files import refuse_purged
 from ondine_dagster.assets.redaction import as_judged
 from ondine_dagster.assets.samples import put_together, read_row, read_sample, together
 from ondine_dagster.engine.rows import (
@@ -330,6 +331,7 @@ class Retry:
                 f"ondine-dagster run {name} --partition {partition}"
             )
         asked = lake.metadata(name, RESPONSES, partition)
+        refuse_purged(name, partition, asked)
         prompts = lake.open(name, _PROMPTS, partition)
         for notes in (asked, prompts.metadata):
             if notes["ondine.question_version"] != self._pipeline.question_version:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.purged_files import PURGED_NOTE
 from ondine_dagster.assets.status import DatasetStatus, PartitionState
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.lake import Lake
@@ -91,10 +92,8 @@ def _no_such_partition(key: str, known: Sequence[str], dataset: str) -> str:
 
 
 def _answers_fit_rows(lake: Lake, dataset: str, key: str) -> bool:
-    """Answers are matched with rows by place: both files must be in the same order."""
+    """Answers are matched with rows by place: both files must be in the same order, with texts."""
     if not lake.exists(dataset, "raw_rows", key):
         return False
-    orders = [
-        lake.metadata(dataset, asset, key)["ondine.order"] for asset in ("raw_rows", RESPONSES)
-    ]
-    return orders[0] == orders[1]
+    rows, answers = (lake.metadata(dataset, asset, key) for asset in ("raw_rows", RESPONSES))
+    return PURGED_NOTE not in answers and rows["ondine.order"] == answers["ondine.order"]

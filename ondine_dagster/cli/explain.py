@@ -166,8 +166,8 @@ def _texts(one: Explained) -> Iterator[Text]:
         yield Text(f"  [{message['role']}]", "dim")
         yield Text(_indented(_cell(message["content"])))
     request = one.request
-    if request.payload_state == "purged":
-        yield Text("  came back: an answer whose text was purged", "dim")
+    if request.payload_state in ("purged", "unreadable"):
+        yield Text(f"  came back: an answer whose text is {request.payload_state}", "dim")
     elif request.text is not None:
         reason = f" ({request.finish_reason})" if request.finish_reason else ""
         yield Text(f"  came back{reason}", "dim")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ondine_dagster.assets.purged_files import purge_files
 from ondine_dagster.cli.ages import milliseconds
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.clock import now_ms
@@ -13,13 +14,15 @@ from ondine_dagster.ledger.ledger import close_ledger, open_ledger
 from ondine_dagster.ledger.purge import purge
 from ondine_dagster.ledger.totals import dataset_names
 from ondine_dagster.settings import load_settings
+from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import plural
 
 
 def purge_command(age: str, dataset: str | None) -> None:
     """Remove the texts; raises OndineError for an age or a dataset that there is not."""
     before_ms = now_ms() - milliseconds(age, "--older-than")
-    path = load_settings(Path.cwd()).ledger_path
+    settings = load_settings(Path.cwd())
+    path = settings.ledger_path
     if not path.exists():
         raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
     ledger = open_ledger(path)
@@ -32,10 +35,12 @@ def purge_command(age: str, dataset: str | None) -> None:
         done = purge(ledger.database, before_ms, dataset)
     finally:
         close_ledger(path)
-    if not done.answers:
+    rows = purge_files(Lake(settings.lake_root), before_ms, dataset)
+    if not done.answers and not rows:
         click.echo(f"No answer with a text is older than {age}.")
         return
     click.echo(
-        f"Removed the texts of {plural(done.answers, 'answer')} ({done.bytes:,} bytes) that came "
-        f"more than {age} ago. Their rows are not asked again; what they cost stays counted."
+        f"Removed the texts of {plural(done.answers, 'answer')} ({done.bytes:,} bytes) from the "
+        f"ledger and of {plural(rows, 'row')} from the lake, that came more than {age} ago. Their "
+        "rows are not asked again; what they cost stays counted."
     )

@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
+from ondine_dagster.assets.purged_files import purge_files
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.ledger import Ledger, close_ledger
 from ondine_dagster.ledger.purge import purge
@@ -72,6 +73,36 @@ def test_a_lost_key_buys_no_answer_again(
     assert charged() == 0
     assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
     assert charged() == 3
+
+
+@pytest.mark.slow
+def test_files_of_the_lake_lose_old_texts_and_nothing_else(
+    make_bench: MakeBench, charged: Callable[[], int]
+) -> None:
+    canaries = "[[token=canary-{n}]] row {n}"
+    wanted = {"pattern": "canary-(?P<number>[01])"}
+    bench = make_bench(numbered(3, canaries), output=wanted)
+    bench.snapshot()
+    assert bench.run().success
+    charged()
+    results = bench.rows("results")
+    before = {name: bench.rows(name) for name in ("responses", "rejected_rows")}
+    assert purge_files(bench.lake, now_ms() - 60_000) == 0
+    assert bench.rows("responses") == before["responses"]
+    assert purge_files(bench.lake, now_ms() + 1) == 3
+    for name, column in (("responses", "text"), ("rejected_rows", "_raw_text")):
+        assert bench.rows(name) == [{**row, column: None} for row in before[name]]
+    assert purge_files(bench.lake, now_ms() + 1) == 0
+    purge(bench.ledger.database, now_ms() + 1)
+    assert not bench.run(raise_on_error=False).success
+    run = bench.run(assets=("results", "rejected_rows"), raise_on_error=False)
+    assert "cannot be read anew" in said(run)
+    assert "cannot be read anew" in said(bench.retry(raise_on_error=False))
+    assert bench.rows("results") == results, "what is there stays"
+    assert charged() == 0
+    assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
+    assert charged() == 3
+    assert bench.rows("responses")[0]["text"] is not None
 
 
 def said(run: dg.ExecuteInProcessResult) -> str:
