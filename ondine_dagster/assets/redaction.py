@@ -167,10 +167,11 @@ def at_rest(pipeline: Pipeline, table: pa.Table) -> pa.Table:
     finder = finder_of(privacy)
     for place, field in enumerate(table.schema):
         kind = field.type
-        is_number = pa.types.is_integer(kind)
-        if field.name in LINEAGE_COLUMNS or (pa.types.is_primitive(kind) and not is_number):
+        has_none = pa.types.is_primitive(kind) and not pa.types.is_integer(kind)
+        if has_none or field.name in LINEAGE_COLUMNS:
             continue
-        cells = (replaced(one, finder, put_mark) for one in table.column(place).to_pylist())
-        kept = [None if is_number and isinstance(one, str) else one for one in cells]
-        table = table.set_column(place, field, pa.array(kept, kind))
+        cells = table.column(place).to_pylist()
+        clean = [replaced(one, finder, put_mark, typed=True) for one in cells]
+        if clean != cells:
+            table = table.set_column(place, field, pa.array(clean, kind))
     return table

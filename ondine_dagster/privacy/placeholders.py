@@ -84,25 +84,28 @@ class Redactor:
         return self._finder.replace(text, lambda kind, v: v if v in allowed else mark(kind))
 
 
-def replaced(value: Any, finder: Finder, put: Put) -> Any:
+def replaced(value: Any, finder: Finder, put: Put, *, typed: bool = False) -> Any:
     """Return a cell with `put(kind, text)` in the place of what is found in it.
 
     JSON is read first: its escapes would hide values, and its numbers take no text in their place.
+    `typed`: a number that is such a value becomes None, as a column of numbers holds no text.
     """
     if isinstance(value, str):
         inner = _json_in(value)
         if inner is None:
             return finder.replace(value, put)
-        changed = replaced(inner, finder, put)
+        changed = replaced(inner, finder, put)  # it may hold anything
         return value if changed == inner else json.dumps(changed, ensure_ascii=False)
     if isinstance(value, int) and not isinstance(value, bool):
         text = str(value)
         found = finder.find(text)
-        return put(found[0].kind, text) if found and found[0].end == len(text) else value
+        if not found or found[0].end < len(text):
+            return value
+        return None if typed else put(found[0].kind, text)
     if isinstance(value, list):
-        return [replaced(one, finder, put) for one in value]
+        return [replaced(one, finder, put, typed=typed) for one in value]
     if isinstance(value, dict):
-        return {name: replaced(one, finder, put) for name, one in value.items()}
+        return {name: replaced(one, finder, put, typed=typed) for name, one in value.items()}
     return value
 
 

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster._serdes import serialize_value
 
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.redaction import at_rest
 from ondine_dagster.assets.replay import MODE_TAG
 from ondine_dagster.ledger.ledger import close_ledger
+from ondine_dagster.spec import Dataset
 from ondine_dagster_tests.assets.test_traces import want_traces
 from ondine_dagster_tests.end_to_end.test_canary_key import everything_kept
 from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
 from ondine_dagster_tests.llm.contract.providers import PRICES
 from ondine_dagster_tests.observe.trace_host import TraceHost
+from ondine_dagster_tests.spec.declarations import attributes
 from ondine_dagster_tests.workbench import (
     PROMPTS,
     REJECTED,
@@ -270,6 +275,32 @@ def test_what_is_shown_is_scrubbed_unless_it_is_declared_otherwise(make_bench: M
             shown = repr(event.metadata)
             assert (CANARIES["mail"] in shown.replace("\\", "")) is is_there, asset
             assert ("EMAIL" in shown) is not is_there
+
+
+def test_at_rest_columns_of_every_type_keep_their_type(tmp_path: Path) -> None:
+    privacy = {"prompt": "remove", "at_rest": True}
+    pipeline = Pipeline(
+        Dataset.model_validate(attributes(privacy=privacy)), tmp_path / "defs.yaml", tmp_path
+    )
+    card, mail = 4111111111111111, CANARIES["mail"]
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    rows = [
+        {
+            "n": card,
+            "t": mail,
+            "l": [mail],
+            "s": {"n": card, "t": "x"},
+            "d": at,
+            "f": 1.5,
+            "b": True,
+        },
+        {"n": 7, "t": None, "l": None, "s": None, "d": None, "f": None, "b": None},
+    ]
+    table = pa.Table.from_pylist(rows)
+    kept = at_rest(pipeline, table)
+    assert kept.schema == table.schema
+    scrubbed = {"n": None, "t": "[EMAIL]", "l": ["[EMAIL]"], "s": {"n": None, "t": "x"}}
+    assert kept.to_pylist() == [rows[0] | scrubbed, rows[1]]
 
 
 def test_a_declaration_without_privacy_asks_what_it_always_asked(
