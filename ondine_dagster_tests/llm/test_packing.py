@@ -68,6 +68,8 @@ def test_codes_are_short_random_and_different() -> None:
         assert len(set(codes)) == count
         assert all(len(code) in (3, 4) and code.isalpha() for code in codes)
     assert new_codes(9, random.Random(1)) == new_codes(9, random.Random(1)) != new_codes(9)
+    # so long that one that is made up is in a hundred cases once one of those that were given
+    assert [{len(code) for code in new_codes(count)} for count in (68, 69)] == [{3}, {4}]
 
 
 # what is asked
