@@ -29,6 +29,7 @@ from ondine_dagster.ledger.identity import digest
 
 if TYPE_CHECKING:
     from ondine_dagster.assets.manifest import Manifest
+    from ondine_dagster.assets.signals import Signals
     from ondine_dagster.assets.verdicts import Verdict
     from ondine_dagster.engine.engine import Engine
     from ondine_dagster.observe.destination import Destination
@@ -63,6 +64,7 @@ class Finished:
         self.budgets: BudgetWatch | None = None
         self.trace_host: Destination | None = None
         self.manifest: Manifest | None = None
+        self.signals: Signals | None = None
         self.estimate = Estimate()
         self.not_asked: Counter[str] = Counter()
         self.verdicts: list[Verdict] | None = None
@@ -83,6 +85,8 @@ class Finished:
             self.live.finish(counts)
         if self.manifest is not None:
             self.manifest.partition(partition, counts, data_version)
+        if self.signals is not None:
+            self.signals.partition(partition, counts)
         self._requests += counts.requests
         self._cost += counts.cost
         log = self._context.log.warning if counts.red else self._context.log.info

@@ -98,6 +98,7 @@ def build_responses(
             with stage(context, pipeline):
                 written = done.manifest.written(context.log.warning)
                 with written, Signals(context, pipeline) as signals:
+                    done.signals = signals
                     _materialize(context, pipeline, wanted, done, signals)
                 done.fail_if_red()
                 done.judge()

@@ -1,4 +1,4 @@
-"""What a step that asks tells of itself while it asks: lines of its log about single rows.
+"""What a step that asks tells of itself: lines of its log about single rows, and its numbers.
 
 Nothing here is waited for: lines are made and logged in a thread of their own, and what that cannot
 take is dropped and counted. Rows that end well cost nothing unless somebody asked for such lines.
@@ -13,11 +13,17 @@ from types import TracebackType
 from typing import Self
 
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
+from ondine_dagster.assets.partition_counts import PartitionCounts
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.row_ends import ReadRow, row_ends
+from ondine_dagster.assets.run_metrics import RunMetrics
 from ondine_dagster.assets.stage import asked_level
 from ondine_dagster.engine.events import Event, Hear, RowEnded
+from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.coverage import reading
+from ondine_dagster.ledger.totals import Spent, spent
 from ondine_dagster.observe.log_lines import FIELDS, lines_of
 from ondine_dagster.observe.relay import END_SECONDS, Relay
 from ondine_dagster.wording import plural
@@ -39,6 +45,8 @@ class Signals:
         self._debug = level <= logging.DEBUG
         self._scrub = pipeline.scrub
         self._told: Counter[str | None] = Counter()
+        self._ledger = pipeline.settings().ledger_path
+        self._metrics = RunMetrics(pipeline.name, pipeline.settings().data_dir)
         self._lines = Relay[Event](self._write, "row log")
 
     @property
@@ -53,6 +61,10 @@ class Signals:
         ):
             if self._debug or self._is_one_of_few(event):
                 self._lines.put(event)
+
+    def partition(self, partition: str, counts: PartitionCounts) -> None:
+        """Take in a partition whose files are written."""
+        self._metrics.partition(counts)
 
     def _is_one_of_few(self, event: RowEnded) -> bool:
         self._told[event.code] += 1
@@ -72,6 +84,7 @@ class Signals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._write_metrics(success=error is None)
         interrupted = error is not None and not isinstance(error, Exception)
         lost = self._lines.close(0 if interrupted else END_SECONDS)
         for code, count in self._told.items():
@@ -85,3 +98,12 @@ class Signals:
             )
         if lost.error is not None and error is None:  # a bug of ours, or of a logger
             raise lost.error
+
+    def _write_metrics(self, *, success: bool) -> None:
+        """Leave the numbers of the run for Prometheus; that they cannot be left fails no run."""
+        try:
+            with reading(self._ledger) as connection:
+                total = spent(connection, self._name) if connection else Spent()
+            self._metrics.write(total, success=success)
+        except (OSError, OndineError, SQLAlchemyError) as error:
+            self._log.warning(f"{self._name}: no metrics of this run could be written: {error}")

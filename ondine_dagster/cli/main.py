@@ -13,6 +13,7 @@ import click
 
 from ondine_dagster.cli.at_rest_group import purge, rekey
 from ondine_dagster.cli.ledger_group import ledger
+from ondine_dagster.cli.metrics_entry import metrics
 
 # a full disk, a folder that may not be written to: no bug of ours
 _FOR_A_PERSON = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -380,6 +381,7 @@ def traces_status() -> None:
 
 
 cli.add_command(ledger)
+cli.add_command(metrics)
 cli.add_command(purge)
 cli.add_command(rekey)
 
