@@ -277,6 +277,28 @@ def test_what_is_shown_is_scrubbed_unless_it_is_declared_otherwise(make_bench: M
             assert ("EMAIL" in shown) is not is_there
 
 
+def test_at_rest_is_switched_on_and_off_without_asking(
+    make_bench: MakeBench, echo: tuple[Echo, str]
+) -> None:
+    server, url = echo
+    bench = make_bench(
+        [{"id": "r", "text": CANARIES["mail"]}], **asking(url, privacy={"prompt": "placeholders"})
+    )
+    bench.run_missing()
+    version, declared = (
+        bench.pipeline.local_version,
+        bench.dataset.model_dump(exclude_defaults=True),
+    )
+    whole = (CANARIES["mail"], CANARIES["mail"])
+    for switched_on, expected in (True, ("[EMAIL]", "[EMAIL_1]")), (False, whole):
+        privacy = {"prompt": "placeholders", "at_rest": switched_on}
+        bench.declare({**declared, "privacy": privacy})
+        assert (bench.pipeline.local_version != version) is switched_on
+        bench.run(assets=(RESULTS, REJECTED))
+        assert said(bench) == [expected]
+    assert len(server.asked) == 1
+
+
 def test_at_rest_columns_of_every_type_keep_their_type(tmp_path: Path) -> None:
     privacy = {"prompt": "remove", "at_rest": True}
     pipeline = Pipeline(
