@@ -11,6 +11,7 @@ import pytest
 
 from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
 from ondine_dagster.assets.purged_files import purge_files
+from ondine_dagster.assets.replay import MODE_TAG
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.ledger import Ledger, close_ledger
 from ondine_dagster.ledger.purge import purge
@@ -125,6 +126,8 @@ def test_purged_answers_are_not_bought_again_unless_a_person_says_so(
     run = bench.run(raise_on_error=False)
     assert not run.success
     assert "run DATASET --pay-again" in said(run)
+    replay = bench.run(tags={MODE_TAG: "replay"}, raise_on_error=False)
+    assert "text was purged" in said(replay)
     assert charged() == 0, "nothing is sent"
     assert bench.rows("results") == results, "what is there stays"
     bench.lake.delete("notes", "responses", bench.partitions()[0])

@@ -14,6 +14,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import database as module
@@ -185,11 +188,12 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(path: Path) -> No
 def test_a_ledger_of_an_older_version_is_brought_up_to_date_by_whoever_reads_it(
     path: Path,
 ) -> None:
-    Database(path).close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE provider_state DROP COLUMN held_until")
-        connection.execute("UPDATE alembic_version SET version_num = '0002'")
-        connection.commit()
+    path.parent.mkdir()
+    config = Config()
+    config.set_main_option("script_location", str(module._MIGRATIONS))
+    with sa.create_engine(f"sqlite:///{path}").begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
     with reader_engine(path).connect() as connection:
         assert connection.exec_driver_sql("SELECT held_until FROM provider_state").all() == []
 
