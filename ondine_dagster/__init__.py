@@ -12,6 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ondine_dagster.component import LLMDataset, dataset_definitions
     from ondine_dagster.component.results_type import results_type
+    from ondine_dagster.engine.events import (
+        AttemptEnded,
+        Event,
+        Observer,
+        PartitionFinished,
+        RequestSent,
+        RowEnded,
+        RunEnded,
+        RunStarted,
+        Warned,
+    )
     from ondine_dagster.errors import OndineError
     from ondine_dagster.notebook import enrich
     from ondine_dagster.spec import (
@@ -36,20 +47,29 @@ __all__ = [
     "AcceptList",
     "AcceptPattern",
     "AcceptRange",
+    "AttemptEnded",
     "Budget",
     "Dataset",
     "DeclaredPrices",
     "DuckDBIOManager",
+    "Event",
     "LLMDataset",
     "Limits",
     "Llm",
+    "Observer",
     "OndineError",
     "Output",
     "OutputField",
+    "PartitionFinished",
     "Partitions",
     "Prompt",
+    "RequestSent",
+    "RowEnded",
+    "RunEnded",
+    "RunStarted",
     "Schedule",
     "Source",
+    "Warned",
     "dataset_definitions",
     "enrich",
     "results_type",
@@ -62,6 +82,20 @@ _ROOMS = {
     "OndineError": "errors",
     "enrich": "notebook",
     "results_type": "component.results_type",
+    **dict.fromkeys(
+        (
+            "AttemptEnded",
+            "Event",
+            "Observer",
+            "PartitionFinished",
+            "RequestSent",
+            "RowEnded",
+            "RunEnded",
+            "RunStarted",
+            "Warned",
+        ),
+        "engine.events",
+    ),
 }
 
 

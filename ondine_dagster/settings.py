@@ -39,6 +39,7 @@ _NOT_FOR_THE_DEMO = (
     ENCRYPTION_KEY,
     OLD_ENCRYPTION_KEY,
 )
+OBSERVER = "ONDINE_OBSERVER"  # module:Class, told of what happens in runs
 # level and form of the lines that runs log; `assets.stage` says what they can be
 LOG_LEVEL, LOG_FORMAT = "ONDINE_LOG_LEVEL", "ONDINE_LOG_FORMAT"
 _BETWEEN_KEYS = re.compile(r"[,\s]+", re.ASCII)

@@ -75,7 +75,8 @@ class Finished:
         self.log_waiting_events()
         while self.live is not None and self.live.progress.warnings:
             said = self._pipeline.scrub(self.live.progress.warnings.popleft())
-            self._context.log.warning(f"{self._pipeline.name}: {said}")
+            warn = self.signals.warn if self.signals else self._context.log.warning
+            warn(f"{self._pipeline.name}: {said}")
         if self.budgets is not None:
             self.budgets.beat()
 

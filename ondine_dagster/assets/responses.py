@@ -193,9 +193,10 @@ def _materialize(
     done.engine = engine
     if done.manifest is not None:
         done.manifest.engine = engine
-    done.budgets = budgets.watch(ledger, pipeline.dataset, scope, context.log.warning, done.observe)
+    done.budgets = budgets.watch(ledger, pipeline.dataset, scope, signals.warn, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), rows, engine.progress, engine.stop)
     announce(done.live)
+    signals.started(len(partitions), rows)
     if retry:
         run = retry.chunks(engine, ledger, partitions)
     else:

@@ -15,15 +15,25 @@ from typing import Self
 import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
 
+from ondine_dagster.assets.observer import Observing, observer_of
 from ondine_dagster.assets.partition_counts import PartitionCounts
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.row_ends import ReadRow, row_ends
 from ondine_dagster.assets.run_metrics import RunMetrics
 from ondine_dagster.assets.stage import asked_level
-from ondine_dagster.engine.events import Event, Hear, RowEnded
+from ondine_dagster.engine.events import (
+    Event,
+    Hear,
+    PartitionFinished,
+    RowEnded,
+    RunEnded,
+    RunStarted,
+    Warned,
+)
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.totals import Spent, spent
+from ondine_dagster.llm.prices import usd
 from ondine_dagster.observe.log_lines import FIELDS, lines_of
 from ondine_dagster.observe.relay import END_SECONDS, Relay
 from ondine_dagster.wording import plural
@@ -47,24 +57,62 @@ class Signals:
         self._told: Counter[str | None] = Counter()
         self._ledger = pipeline.settings().ledger_path
         self._metrics = RunMetrics(pipeline.name, pipeline.settings().data_dir)
+        observer = observer_of(pipeline)
+        self._observing = Observing(observer) if observer is not None else None
         self._lines = Relay[Event](self._write, "row log")
 
     @property
     def hear(self) -> Hear | None:
         """Return who is told of each request; None where nobody wants to know."""
-        return self._lines.put if self._debug else None
+        return self._tell if self._debug or self._observing else None
+
+    def _tell(self, event: Event) -> None:
+        if self._debug:
+            self._lines.put(event)
+        self._observe(event)
+
+    def _observe(self, event: Event) -> None:
+        if self._observing is not None:
+            self._observing.tell(event)
+
+    def started(self, partitions: int, rows: int) -> None:
+        """Take in that the run begins to ask."""
+        self._observe(
+            RunStarted(run_id=self._run_id, dataset=self._name, partitions=partitions, rows=rows)
+        )
+
+    def warn(self, text: str) -> None:
+        """Log a warning, and tell of it."""
+        self._log.warning(text)
+        self._observe(Warned(run_id=self._run_id, dataset=self._name, message=text))
 
     def rows(self, partition: str, keys: Sequence[str], read: Sequence[ReadRow]) -> None:
         """Take in rows that have ended, with what their answers say."""
-        for event in row_ends(
-            self._run_id, self._name, partition, keys, read, all_rows=self._debug
-        ):
-            if self._debug or self._is_one_of_few(event):
+        everything = self._debug or self._observing is not None
+        for event in row_ends(self._run_id, self._name, partition, keys, read, all_rows=everything):
+            self._observe(event)
+            if self._debug or (event.code is not None and self._is_one_of_few(event)):
                 self._lines.put(event)
 
     def partition(self, partition: str, counts: PartitionCounts) -> None:
         """Take in a partition whose files are written."""
         self._metrics.partition(counts)
+        self._observe(
+            PartitionFinished(
+                run_id=self._run_id,
+                dataset=self._name,
+                partition=partition,
+                rows=counts.rows,
+                results=counts.results - counts.skipped,
+                rejected=counts.rejected_for_good,
+                waiting=counts.unanswered,
+                skipped=counts.skipped,
+                reused=counts.reused,
+                requests=counts.requests,
+                cost_usd=usd(counts.cost),
+                failed=counts.red,
+            )
+        )
 
     def _is_one_of_few(self, event: RowEnded) -> bool:
         self._told[event.code] += 1
@@ -86,6 +134,7 @@ class Signals:
     ) -> None:
         self._write_metrics(success=error is None)
         interrupted = error is not None and not isinstance(error, Exception)
+        self._end_observing(error, 0 if interrupted else END_SECONDS)
         lost = self._lines.close(0 if interrupted else END_SECONDS)
         for code, count in self._told.items():
             if count > ROWS_OF_A_CODE:
@@ -98,6 +147,23 @@ class Signals:
             )
         if lost.error is not None and error is None:  # a bug of ours, or of a logger
             raise lost.error
+
+    def _end_observing(self, error: BaseException | None, seconds: float) -> None:
+        if self._observing is None:
+            return
+        done = self._metrics
+        self._observe(
+            RunEnded(
+                run_id=self._run_id,
+                dataset=self._name,
+                rows=done.rows.total(),
+                requests=done.requests,
+                cost_usd=usd(done.cost),
+                error=None if error is None else f"{type(error).__name__}: {error}",
+            )
+        )
+        if problem := self._observing.close(seconds):
+            self._log.warning(f"{self._name}: {problem}")
 
     def _write_metrics(self, *, success: bool) -> None:
         """Leave the numbers of the run for Prometheus; that they cannot be left fails no run."""

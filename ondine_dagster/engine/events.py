@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Protocol, runtime_checkable
 
 from ondine_dagster.engine.job import Job
 from ondine_dagster.ledger.clock import now_ms
@@ -123,6 +124,14 @@ class RunEnded(Event):
 
 
 Hear = Callable[[Event], object]
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Who is told of events, one after the other, in a thread that belongs to no run."""
+
+    def on_event(self, event: Event) -> object:
+        """Take in an event. What it returns or raises changes nothing."""
 
 
 def request_sent(
