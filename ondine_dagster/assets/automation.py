@@ -20,6 +20,7 @@ from ondine_dagster.assets.replay import MODE_TAG, Mode, replayed_assets
 from ondine_dagster.assets.retry import RETRY_TAG
 from ondine_dagster.assets.run_tags import BY, DATASET, MISSING, SCHEDULE, THEN, WATCH
 from ondine_dagster.assets.traces_sensor import traces_sensors
+from ondine_dagster.assets.verify import DEFAULT_ROWS, ROWS_TAG
 from ondine_dagster.assets.watch import look_at
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.asking_again import ALL
@@ -37,7 +38,7 @@ def build_automation(pipeline: Pipeline) -> dg.Definitions:
     snapshot, label = _snapshot_job(pipeline), _label_job(pipeline)
     declared = pipeline.dataset.schedule
     return dg.Definitions(
-        jobs=[snapshot, label, _retry_job(pipeline), _replay_job(pipeline)],
+        jobs=[snapshot, label, _retry_job(pipeline), _replay_job(pipeline), _verify_job(pipeline)],
         schedules=[] if declared is None else [_schedule(pipeline, snapshot, declared)],
         sensors=[
             _follow_up(pipeline, label),
@@ -79,6 +80,19 @@ def _retry_job(pipeline: Pipeline) -> Any:
         f"It costs money. The tag `{RETRY_TAG}` says which: `{ALL}` that may succeed, or error "
         "classes and codes such as `capacity,refused`.",
         tags={RETRY_TAG: ALL},
+        executor_def=dg.in_process_executor,
+    )
+
+
+def _verify_job(pipeline: Pipeline) -> Any:
+    name = pipeline.name
+    return dg.define_asset_job(
+        f"{name}__verify",
+        selection=[asset_key(name, asset) for asset in TRIO],
+        description=f"Asks some rows of {name} again, in the partitions that you choose, and "
+        "compares: the check `drift` of the results says how many differ. It costs money and "
+        f"changes no table. The tag `{ROWS_TAG}` says how many rows.",
+        tags={MODE_TAG: Mode.VERIFY.value, ROWS_TAG: str(DEFAULT_ROWS)},
         executor_def=dg.in_process_executor,
     )
 

@@ -1,7 +1,7 @@
 """The story of one row: every request for it over all runs, and where it stands now. Reads only.
 
-The ledger keeps no prompts. What was sent is known from the lake's `prompts`, for as long as the
-row is asked the same there.
+Texts are scrubbed as those of traces and logs are. The ledger keeps no prompts: what was sent is
+known from the lake's `prompts`, for as long as the row is asked the same there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.history import RowRequest, requests_for_row
 from ondine_dagster.llm.reask import conversation
 from ondine_dagster.observe.requests import trace_id
+from ondine_dagster.observe.scrubbing import scrubbed_messages
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import current_snapshot
 from ondine_dagster.storage.snapshot_file import SNAPSHOT
@@ -77,6 +78,10 @@ def explain_row(pipeline: Pipeline, lake: Lake, ledger_path: Path, row_key: str)
         )
     place, row = _place(lake, pipeline.name, partition, row_key, prompt)
     told = _told(pipeline, found, questions, prompt.get("messages"))
+    row = {
+        name: pipeline.scrub(value) if isinstance(value, str) else value
+        for name, value in row.items()
+    }
     return RowStory(pipeline.name, row_key, partition, place, row, told)
 
 
@@ -149,16 +154,18 @@ def _told(
     messages: str | None,
 ) -> list[Explained]:
     told: list[Explained] = []
+    scrub = pipeline.scrub
     answers: dict[bytes, str] = {}  # by key, the last one before a request
     for one in requests:
         known = messages if one.answer_key in questions else None
         if known is not None and one.kind == "reask":
             known = _reasked(pipeline, known, answers.get(one.answer_key))
         trace = trace_id(one.run_id or one.run_scope, one.dataset, one.partition).hex()
-        sent = None if known is None else json.loads(known)
-        told.append(Explained(one, questions.get(one.answer_key, _EARLIER), trace, sent))
+        sent = None if known is None else json.loads(scrubbed_messages(known, scrub))
         if one.text is not None:
             answers[one.answer_key] = one.text
+        shown = replace(one, text=None if one.text is None else scrub(one.text))
+        told.append(Explained(shown, questions.get(one.answer_key, _EARLIER), trace, sent))
     return told
 
 

@@ -20,6 +20,7 @@ from ondine_dagster.assets.status import (
     PartitionStatus,
     dataset_status,
 )
+from ondine_dagster.assets.verify import Drift, read_drift
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.parquet_files import read_end
 from ondine_dagster.storage.snapshot import Snapshot
@@ -60,6 +61,7 @@ class Facts:
     count: int
     status: DatasetStatus
     partitions: tuple[PartitionFacts, ...]
+    drift: Drift | None = None
 
     @property
     def covers(self) -> str:
@@ -88,7 +90,7 @@ def read_facts(
 
     status = dataset_status(pipeline, lake, snapshot, covered, read)
     partitions = tuple(_facts(ends, one) for one in status.partitions)
-    return Facts(pipeline, len(closed), status, partitions)
+    return Facts(pipeline, len(closed), status, partitions, read_drift(lake, pipeline.name))
 
 
 def closed_keys(pipeline: Pipeline, snapshot: Snapshot) -> list[str]:

@@ -48,6 +48,7 @@ class Mode(StrEnum):
 
     LIVE = "live"
     REPLAY = "replay"
+    VERIFY = "verify"
 
 
 def mode_of(tags: Mapping[str, str]) -> Mode:

@@ -53,6 +53,13 @@ from ondine_dagster.assets.retry import retry_of
 from ondine_dagster.assets.samples import put_together, with_samples
 from ondine_dagster.assets.signals import Signals
 from ondine_dagster.assets.stage import stage
+from ondine_dagster.assets.verify import (
+    ask_again,
+    read_drift,
+    rows_to_verify,
+    sample,
+    write_verified,
+)
 from ondine_dagster.engine.rows import Chunk
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.estimates import Estimate, learnt, record
@@ -61,6 +68,7 @@ from ondine_dagster.storage.lake import Lake
 if TYPE_CHECKING:
     from ondine_dagster.assets.partition_files import OnRows
     from ondine_dagster.ledger.ledger import Ledger
+    from ondine_dagster.ledger.limits import Limit
     from ondine_dagster.llm.pack_size import PackPlan
 
 _DESCRIPTIONS = {
@@ -108,7 +116,8 @@ def build_responses(
             if isinstance(error, Exception):  # an interrupted run ends at once
                 done.judge()
             raise
-        yield from done.results()
+        if mode_of(context.run.tags) is not Mode.VERIFY:  # which changes nothing
+            yield from done.results()
 
     return responses
 
@@ -174,6 +183,9 @@ def _materialize(
     ledger, scope = llm.ledger(), run_scope(context)
     pipeline.bind(ledger, lake)
     limits = budgets.declare(ledger, pipeline.dataset)
+    if mode is Mode.VERIFY:
+        _verify(context, pipeline, lake, limits, done)
+        return
     if retry is not None:
         rows, done.estimate = retry.announce(partitions, ledger, context.log.info)
     else:
@@ -213,6 +225,36 @@ def _materialize(
     done.not_asked = retry.not_asked if retry else Counter()
     done.beat()
     done.budgets.look()
+
+
+def _verify(
+    context: dg.AssetExecutionContext,
+    pipeline: Pipeline,
+    lake: Lake,
+    limits: "tuple[Limit, ...]",
+    done: Finished,
+) -> None:
+    """Ask some rows again, and write what differs; the check `drift` tells of it."""
+    llm: LLMProviderResource = context.resources.ondine_llm
+    budgets: BudgetController = context.resources.ondine_budgets
+    ledger, scope, run_id = llm.ledger(), run_scope(context), context.run.run_id
+    count = rows_to_verify(context.run.tags)
+    chosen = sample(pipeline, ledger, lake, step_keys(context), count, run_id)
+    dataset, log = pipeline.dataset, context.log
+    asked = dataset.llm, pipeline.provider
+    engine = llm.engine(dataset, *asked, scope, limits, command="verify", run_id=run_id)
+    done.engine = engine
+    if done.manifest is not None:
+        done.manifest.engine = engine
+    done.budgets = budgets.watch(ledger, dataset, scope, log.warning, done.observe)
+    done.live = LiveStep(pipeline.name, 0, len(chosen), engine.progress, engine.stop)
+    announce(done.live)
+    traces = _traces(context, ledger, lake, done)
+    with Heartbeat(done.live, log.info, done.beat), traces:
+        found = ask_again(pipeline, engine, chosen)
+    write_verified(pipeline, lake, found, scope)
+    drift = read_drift(lake, pipeline.name)
+    log.info(f"{pipeline.name}: {drift.text if drift else 'nothing to verify'}")
 
 
 def _traces(

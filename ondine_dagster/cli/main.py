@@ -14,6 +14,7 @@ import click
 from ondine_dagster.cli.at_rest_group import purge, rekey
 from ondine_dagster.cli.ledger_group import ledger
 from ondine_dagster.cli.metrics_entry import metrics
+from ondine_dagster.cli.records import explain, verify
 
 # a full disk, a folder that may not be written to: no bug of ours
 _FOR_A_PERSON = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -169,18 +170,9 @@ def status(dataset: str) -> None:
     status_command(dataset)
 
 
-@cli.command(epilog=_DATASET_HELP)
-@click.argument("dataset")
-@click.argument("row_key")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-def explain(dataset: str, row_key: str, as_json: bool) -> None:
-    """Tell the story of one row of DATASET: every request for it, over all runs.
-
-    What was sent and came back, what it cost, in which run, and where the row is now. Asks nobody.
-    """
-    from ondine_dagster.cli.explain import explain_command
-
-    explain_command(dataset, row_key, as_json=as_json)
+for _command in (explain, verify):
+    _command.epilog = _DATASET_HELP
+    cli.add_command(_command)
 
 
 @cli.command()

@@ -31,6 +31,7 @@ from ondine_dagster.engine.traffic import Traffic
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import (
     Ask,
+    AttemptKind,
     Broke,
     Decision,
     RequestContext,
@@ -271,7 +272,7 @@ class Asker:
             attempt=new_id(),
             context=context,
             asks=_asks(pack),
-            kind="retry" if first.question.instead_of and pack.kind != "reask" else pack.kind,
+            kind=_kind(pack),
             reserved=request.worst,
             reserved_tokens=request.tokens,
             request_bytes=request.body.weight,
@@ -376,6 +377,13 @@ class Asker:
 def _may_be_one_of_them(failure: Failure) -> bool:
     """Return whether a single question may be why several were refused, or their number."""
     return failure.error_class is ErrorClass.ROW or failure.code is ErrorCode.BAD_REQUEST
+
+
+def _kind(pack: Pack) -> AttemptKind:
+    question = pack.jobs[0].question
+    if question.verify:
+        return "verify"
+    return "retry" if question.instead_of and pack.kind != "reask" else pack.kind
 
 
 def _asks(pack: Pack) -> tuple[Ask, ...]:

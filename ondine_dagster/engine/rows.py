@@ -40,7 +40,7 @@ class Question:
 
     `instead_of`: the row is asked again, and any other answer than that of this request serves. So
     two processes that ask again pay once, and what a process that died has paid is taken.
-    `sample`: which of several questions of one row it is.
+    `sample`: which of several questions of one row it is. `verify`: its answer is compared only.
     """
 
     row_key: str
@@ -48,6 +48,7 @@ class Question:
     messages: str
     instead_of: bytes | None = None
     sample: int = 0
+    verify: bool = False
 
     def served_by(self, answer: Answer) -> bool:
         """Return whether a stored answer is one that the row may have."""

@@ -31,6 +31,7 @@ CheckName = Literal[
     "rows_add_up",
     "fields",
     "rejected_share",
+    "drift",
 ]
 
 

@@ -48,6 +48,7 @@ def test_a_fresh_project_where_everything_was_materialized_does_not_look_fine(
                 ("responses", "budget_left"),
                 ("responses", "unknown_money"),
                 ("responses", "ledger"),
+                ("results", "drift"),
                 ("results", "rows_add_up"),
                 ("results", "values_of_response"),
                 ("rejected_rows", "rejected_share"),
@@ -348,6 +349,7 @@ def test_the_page_shows_all_verdicts_after_a_backfill_in_which_a_partition_faile
             "unknown_money": "warn",
         }
         assert on_the_page(page, bench, "results") == {
+            "drift": "ok",
             "rows_add_up": "ok",
             "values_of_response": "ok",
         }

@@ -141,5 +141,5 @@ def test_a_fallback_is_replayed_and_other_modes_are_refused(
         bench.run(tags=REPLAY)
     assert tables(bench) == before
     wrong = failure_of(bench.run(tags={"ondine/mode": "rewind"}, raise_on_error=False))
-    assert "must be one of: live, replay" in wrong
+    assert "must be one of: live, replay, verify" in wrong
     assert charged() == 0

@@ -1,0 +1,58 @@
+"""`ondine-dagster verify`: asks some answered rows again and says how many answers differ."""
+
+from __future__ import annotations
+
+import click
+
+from ondine_dagster.assets.partition_counts import TRIO
+from ondine_dagster.assets.replay import MODE_TAG, Mode
+from ondine_dagster.assets.status import PartitionState, dataset_status
+from ondine_dagster.assets.verify import ROWS_TAG, read_drift
+from ondine_dagster.cli.dagster_runs import DagsterRuns, RunFailure
+from ondine_dagster.cli.interrupts import Interrupted, listening
+from ondine_dagster.cli.progress import display
+from ondine_dagster.cli.run import INTERRUPT_WAIT_SECONDS, in_session
+from ondine_dagster.cli.target import find_target
+from ondine_dagster.errors import OndineError
+from ondine_dagster.llm.prices import money
+
+_READY = (PartitionState.DONE, PartitionState.FAILED, PartitionState.UNPARSED)
+_SHOWN = 10
+
+
+def verify_command(called: str, rows: int) -> int:
+    """Ask `rows` rows again, show what differs; return the exit code: 0 where nothing does.
+
+    Raises OndineError where nothing was answered yet.
+    """
+    target = find_target(called)
+    shown = display(target.settings)
+    status = dataset_status(target.pipeline, target.lake)
+    keys = status.in_state(*_READY)
+    if not keys:
+        again = target.command(f"run {target.called}")
+        raise OndineError(f"Dataset {target.name} has no answers to compare with yet: {again}")
+    drain = target.declared.dataset.limits.drain_seconds
+
+    def go(runs: DagsterRuns) -> list[RunFailure]:
+        # one range of neighbours is one run, and a sample needs no more
+        failure = runs.execute(TRIO, next(runs.ranges(keys)))
+        interrupts.raise_if_heard(INTERRUPT_WAIT_SECONDS if failure else 0)
+        return [failure] if failure else []
+
+    tags = {MODE_TAG: Mode.VERIFY.value, ROWS_TAG: str(rows)}
+    try:
+        with listening(lambda: shown.interrupted(drain), shown.abandon) as interrupts, shown:
+            summary = in_session(target, shown, tags, go)
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+    for failure in summary.failures:
+        shown.say(failure.message, style="red")
+    drift = None if summary.failures else read_drift(target.lake, target.name)
+    if drift is None:
+        return 1
+    click.echo(drift.text)
+    for partition, example in drift.examples[:_SHOWN]:
+        click.echo(f"  {partition}: {example}")
+    click.echo(f"paid {money(summary.this_run.settled)}; no table has changed")
+    return 1 if drift.examples else 0

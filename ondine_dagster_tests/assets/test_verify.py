@@ -1,0 +1,92 @@
+"""Verify: some rows asked again, compared by their columns, and nothing of the tables changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from ondine_dagster.assets.verify import read_drift
+from ondine_dagster_tests.workbench import PARTITIONED, Bench, MakeBench, numbered
+
+TRIO = PARTITIONED[2:]
+
+
+def verify(bench: Bench, rows: int = 20, **options: Any) -> dg.ExecuteInProcessResult:
+    tags = {"ondine/mode": "verify", "ondine/verify_rows": str(rows)}
+    return bench.run(assets=TRIO, tags=tags, **options)
+
+
+def drift_check(bench: Bench) -> dg.AssetCheckEvaluation:
+    events = bench.instance.event_log_storage.get_asset_check_execution_history(
+        dg.AssetCheckKey(bench.key("results"), "drift"), limit=1
+    )
+    assert events[0].event is not None and events[0].event.dagster_event is not None
+    return events[0].event.dagster_event.asset_check_evaluation_data
+
+
+def test_what_differs_is_told_and_no_table_changes(
+    make_bench: MakeBench, charged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(numbered(12))
+    bench.run_missing()
+    assert charged() == 12
+    before = {asset: bench.rows(asset) for asset in PARTITIONED}
+    materialized = len(bench.events("responses"))
+
+    verify(bench, rows=5)
+    assert charged() == 5
+    found = read_drift(bench.lake, "notes")
+    assert found is not None and found.rows == {"match": 5, "mismatch": 0, "indeterminate": 0}
+    assert drift_check(bench).passed
+
+    # the model changed its mind about some, and one brings no answer
+    with bench.ledger.database.write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE payloads SET body = CAST('old' AS BLOB) WHERE answer IN (SELECT id FROM "
+            "answers WHERE current = 1 AND attempt IN (SELECT attempt FROM asks WHERE row_key IN "
+            "('r1', 'r11')))"
+        )
+    verify(bench)
+    assert charged() == 12
+    found = read_drift(bench.lake, "notes")
+    assert found is not None and found.rows == {"match": 10, "mismatch": 2, "indeterminate": 0}
+    check = drift_check(bench)
+    assert not check.passed and check.severity is dg.AssetCheckSeverity.WARN
+    assert check.metadata["drift_percent"].value == pytest.approx(100 / 6)
+    assert 'was "old", now "t11"' in str(check.metadata["partitions"].value)
+
+    assert {asset: bench.rows(asset) for asset in PARTITIONED} == before
+    assert len(bench.events("responses")) == materialized
+    kinds = {kind for (kind,) in bench.attempts("kind", "number = 1 and kind <> 'first'")}
+    assert kinds == {"verify"}
+    current = bench.attempts(
+        "count(*)", "kind = 'verify' and id in (select attempt from answers where current = 1)"
+    )
+    assert current[0][0] == 0 and bench.contradictions() == []
+    bench.run()  # a verify take is nobody's answer
+    assert charged() == 0
+
+
+def test_a_budget_holds_and_rows_without_an_answer_are_indeterminate(
+    make_bench: MakeBench, charged: Callable[[], int]
+) -> None:
+    rows = numbered(4) + numbered(1, "[[fault=refusal after=1]] row {n}", first=4)
+    bench = make_bench(
+        rows, limits={"budgets": [{"requests": 8, "per": "total"}], "concurrency": 1}
+    )
+    bench.run_missing()
+    assert charged() == 5
+    verify(bench)
+    assert charged() == 3
+    found = read_drift(bench.lake, "notes")
+    assert found is not None and found.rows["indeterminate"] >= 2
+    assert sum(found.rows.values()) == 5
+    wrong = bench.run(
+        assets=TRIO,
+        tags={"ondine/mode": "verify", "ondine/verify_rows": "many"},
+        raise_on_error=False,
+    )
+    assert not wrong.success and charged() == 0
