@@ -73,7 +73,6 @@ SECONDS = Metric(
     "Time from reservation to settlement of requests that were paid, added up.",
 )
 TRACES = Metric("ondine_traces_waiting", "gauge", "Requests that wait to be sent as traces.")
-OF_THE_LEDGER = (REQUESTS, COST, RESERVED, TOKENS, SECONDS, TRACES)
 
 ROWS = Metric("ondine_last_run_rows", "gauge", "Rows of the last run by how they ended.")
 LAST_REQUESTS = Metric("ondine_last_run_requests", "gauge", "Requests of the last run.")
@@ -94,10 +93,6 @@ ALL_REQUESTS = Metric(
     "ondine_dataset_requests_total",
     "counter",
     "Requests of all runs without those that were free.",
-)
-OF_A_RUN = (
-    *(ROWS, LAST_REQUESTS, RETRIES, LAST_COST, LAST_SECONDS, PARTITIONS, SUCCESS, ENDED),
-    *(ALL_COST, ALL_REQUESTS),
 )
 
 
