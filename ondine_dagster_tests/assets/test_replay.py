@@ -23,7 +23,7 @@ from ondine_dagster_tests.workbench import (
 )
 
 REPLAY = {"ondine/mode": "replay"}
-COSTS = {"cost_usd", "cost_source", "attempts", "latency_ms"}
+COSTS = {"cost_usd", "cost_source", "attempts", "latency_ms", "events"}
 
 
 @pytest.fixture
