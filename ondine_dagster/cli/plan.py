@@ -265,7 +265,15 @@ def _verdict(forecast: BudgetForecast) -> str:
 
 def _next(console: Console, plan: _Plan) -> None:
     run = f"run {plan.target.called}"
-    if plan.work.partitions:
+    rejected = {one.partition for one in plan.status.partitions if one.too_many_rejected}
+    if (
+        rejected.issuperset((*plan.work.whole, *plan.work.reparse))
+        and plan.work.partitions
+        and not plan.rows.run.requests
+    ):
+        said = "Nothing to ask, and too many rows are rejected. Ask again for those: "
+        run, options = f"retry {plan.target.called}", ""
+    elif plan.work.partitions:
         said, options = "Nothing was asked. Run it: ", plan.choice.options
     elif plan.status.in_state(PartitionState.STALE):
         said, options = "Nothing to run but what is stale. Renew it: ", " --all"

@@ -53,7 +53,10 @@ class RunSummary:
 def problems(target: Target, summary: RunSummary, choice: Choice) -> list[str]:
     """Return why a run of `choice` is no success, each with its remedy; empty where it is one."""
     status, again = summary.status, target.command(f"run {target.called}")
-    found = [failure.message for failure in summary.failures]
+    # Dagster's side knows the dataset by its name only
+    by_name = f"ondine-dagster retry {target.name}"
+    retry = target.command(f"retry {target.called}")
+    found = [failure.message.replace(by_name, retry) for failure in summary.failures]
     if found:
         found.append(f"When that is put right, go on with: {again}{choice.options}")
     missing = status.in_state(*_WITHOUT_FILES)
@@ -69,10 +72,7 @@ def problems(target: Target, summary: RunSummary, choice: Choice) -> list[str]:
             f"another run. Run them: {again} --failed"
         )
     if too_many_rejected(status):
-        found.append(
-            "Too many rows are rejected. Ask again for those that may succeed: "
-            f"{target.command(f'retry {target.called}')}"
-        )
+        found.append(f"Too many rows are rejected. Ask again for those that may succeed: {retry}")
     stale = [one for one in status.partitions if one.state is PartitionState.STALE and one.waiting]
     if stale:
         found.append(

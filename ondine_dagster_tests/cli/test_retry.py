@@ -26,6 +26,10 @@ def test_it_says_what_and_how_much_asks_and_ends_green(person: Person) -> None:
     ran = person.runs()
     assert (ran.exit_code, person.paid) == (1, 20)
     assert "--failed" not in ran.output  # another run would change nothing
+    retries = [line for line in ran.output.splitlines() if "ondine-dagster retry" in line]
+    assert retries and all(line.endswith("notes.yaml") for line in retries)
+    plan = person.types("plan", "notes.yaml").stdout.splitlines()[-1]
+    assert plan.startswith("Nothing to ask") and plan.endswith("ondine-dagster retry notes.yaml")
     shown = person.types("status", "notes.yaml")
     assert "rows-00000: 3 of 10 rows are rejected (30 %)" in shown.stdout
     assert "ondine-dagster retry" in shown.stdout.partition("Next:")[2]
