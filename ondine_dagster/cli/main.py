@@ -14,12 +14,11 @@ import click
 from ondine_dagster.cli.at_rest_group import purge, rekey
 from ondine_dagster.cli.ledger_group import ledger
 from ondine_dagster.cli.metrics_entry import metrics
+from ondine_dagster.cli.records import DATASET_HELP as _DATASET_HELP
 from ondine_dagster.cli.records import explain, verify
 
 # a full disk, a folder that may not be written to: no bug of ours
 _FOR_A_PERSON = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-_DATASET_HELP = """DATASET is the name of a dataset of this project, or the path of a YAML file
-(FILE#NAME where the file declares several)."""
 
 
 class _Commands(click.Group):
@@ -171,7 +170,6 @@ def status(dataset: str) -> None:
 
 
 for _command in (explain, verify):
-    _command.epilog = _DATASET_HELP
     cli.add_command(_command)
 
 

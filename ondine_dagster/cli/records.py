@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
+DATASET_HELP = """DATASET is the name of a dataset of this project, or the path of a YAML file
+(FILE#NAME where the file declares several)."""
 
-@click.command()
+
+@click.command(epilog=DATASET_HELP)
 @click.argument("dataset")
 @click.argument("row_key")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
@@ -19,7 +22,7 @@ def explain(dataset: str, row_key: str, as_json: bool) -> None:
     explain_command(dataset, row_key, as_json=as_json)
 
 
-@click.command()
+@click.command(epilog=DATASET_HELP)
 @click.argument("dataset")
 @click.option("--rows", default=20, show_default=True, type=click.IntRange(1, 100_000))
 def verify(dataset: str, rows: int) -> None:
