@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from ondine_dagster.engine.rows import Outcome
+from ondine_dagster.engine.reasking import better_one
+from ondine_dagster.engine.rows import Outcome, RowOutcome
 from ondine_dagster.ledger.limits import Limit
 from ondine_dagster.llm.reask import conversation
 from ondine_dagster.simulator import FaultPlan, Simulator
@@ -66,6 +68,13 @@ def test_a_stored_answer_is_not_asked_for_again(harness: Harness, simulator: Sim
     harness.why_again = why
     assert harness.run([question("[[token=bad]]")]).texts == ["bad"]
     assert simulator.bill.totals.requests == 1
+
+
+def test_an_answer_that_another_process_paid_for_meanwhile_is_not_asked_for_again() -> None:
+    paid = RowOutcome(outcome=Outcome.ANSWERED, text="bad", cost_source="computed")
+    assert better_one(question("1"), paid, why) is not None
+    found_when_reserving = replace(paid, cost_source="reused")
+    assert better_one(question("1"), found_when_reserving, why) is None
 
 
 def test_an_answer_that_is_rejected_twice_is_the_last_one(
