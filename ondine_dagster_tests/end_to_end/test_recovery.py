@@ -136,12 +136,12 @@ def test_a_mistake_of_ours_fails_the_step_and_keeps_what_was_paid(
     read = type(bench.pipeline.reader).read
     seen = 0
 
-    def forgetful(self: object, text: str) -> object:
+    def forgetful(self: object, *told: object) -> object:
         nonlocal seen
         seen += 1
         if seen > 30:
             raise ZeroDivisionError("a mistake of ours")
-        return read(self, text)  # type: ignore[arg-type]
+        return read(self, *told)  # type: ignore[arg-type]
 
     monkeypatch.setattr(type(bench.pipeline.reader), "read", forgetful)
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):

@@ -236,6 +236,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "non_string_content": lambda m: isinstance(_text(m), dict),
     "wrong_schema": lambda m: "unexpected" in json.loads(_text(m)),
     "broken_content": lambda m: _stop(m) == "end_turn" and not _text(m).endswith("}"),
+    "another_answer": lambda m: json.loads(_text(m))["summary"].endswith(" or not"),
     "nan": lambda m: "NaN" in _text(m),
     "duplicate_keys": lambda m: _text(m).count('"label"') == 2,
     "lone_surrogate": lambda m: "\ud83d" in _text(m),
