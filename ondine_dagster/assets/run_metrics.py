@@ -64,6 +64,5 @@ class RunMetrics:
         page.add(metrics.ENDED, round(time.time(), 3), dataset=dataset)
         page.add(metrics.ALL_COST, usd(total.settled), dataset=dataset)
         page.add(metrics.ALL_REQUESTS, total.requests, dataset=dataset)
-        # numbers of no row, and the collector is another user
-        ensure_folder(self.path.parent, private=False)
-        write_atomically(self.path, page.text().encode(), private=False)
+        ensure_folder(self.path.parent)
+        write_atomically(self.path, page.text().encode())

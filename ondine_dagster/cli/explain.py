@@ -95,7 +95,7 @@ def _is_own(story: RowStory, request: RowRequest) -> bool:
 
 def _columns(story: RowStory) -> dict[str, Any]:
     """Return what stands of a row, without what its requests tell."""
-    told = {*LINEAGE_COLUMNS, "_raw_text"} - {"_flags"}
+    told = {*LINEAGE_COLUMNS, "_raw_text", "_events"} - {"_flags"}
     return {
         name: value for name, value in story.row.items() if value is not None and name not in told
     }
