@@ -238,13 +238,18 @@ class PartitionFiles:
         if not lake.exists(name, RESPONSES, partition):
             return 0, 0
         ours = set(self._row_keys)
-        # a text that was purged came with a reason to finish
+        # a purged text came with a reason to finish; that of a refusal is not asked for again
         purged = PURGED_NOTE in lake.metadata(name, RESPONSES, partition)
         brought = "finish_reason" if purged else "text"
-        present = lake.read(name, RESPONSES, partition, ["_row_key", "outcome", brought])
-        columns = (present.column(0), present.column(1), present.column(2).is_valid())
+        names = ["_row_key", "outcome", "error_code", brought]
+        present = lake.read(name, RESPONSES, partition, names)
+        columns = (*present.columns[:3], present.column(3).is_valid())
         rows = zip(*(column.to_pylist() for column in columns), strict=True)
-        kept = [(outcome, answered) for key, outcome, answered in rows if key in ours]
+        kept = [
+            (outcome, answered and not (purged and code == ErrorCode.REFUSED))
+            for key, outcome, code, answered in rows
+            if key in ours
+        ]
         final = sum(outcome not in (*WAITING, Outcome.SKIPPED) for outcome, _ in kept)
         return sum(answered for _, answered in kept), final
 

@@ -31,10 +31,11 @@ def red_failure(
     waiting = sum(counts.unanswered for counts in incomplete.values())
     sentences = []
     if incomplete:
+        wait = f"{waiting} row(s) wait for another run. " if waiting else ""
         sentences.append(
             f"{name}: {len(incomplete)} partition(s) are not complete ({_listed(incomplete)}): "
-            f"{waiting} row(s) wait for another run. {_reasons(incomplete, stopped)} What was "
-            "answered is kept, and is not paid for again: materialize these partitions again."
+            f"{wait}{_reasons(incomplete, stopped)} What was answered is kept, and is not paid "
+            "for again: materialize these partitions again."
         )
     if rejected:
         sentences.append(_too_many(name, rejected))

@@ -23,6 +23,7 @@ from ondine_dagster.ledger.usage import (
     usage_by_key,
     usage_by_partition,
 )
+from ondine_dagster.privacy.scrubbing import Scrub
 from ondine_dagster.storage.lake import Lake, identifier
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def collect(
         latencies=latencies(connection, name),
         reused=_reused(lake, name, present),
         fields=_fields(pipeline, lake, present),
-        codes=_codes(lake, name, present),
+        codes=_codes(pipeline, lake, present),
         checks=checks,
     )
 
@@ -146,19 +147,20 @@ def _reused(lake: Lake, dataset: str, present: Sequence[str]) -> int:
     return int(_one(rows.aggregate("count(*) FILTER (cost_source = 'reused')"))[0])
 
 
-def _codes(lake: Lake, dataset: str, present: Sequence[str]) -> list[RejectedCode]:
+def _codes(pipeline: Pipeline, lake: Lake, present: Sequence[str]) -> list[RejectedCode]:
     if not present:
         return []
     columns = ["_outcome", "_error_class", "_error_code", "_error_message"]
     found = (
-        lake.scan(dataset, REJECTED, present, columns)
+        lake.scan(pipeline.name, REJECTED, present, columns)
         .filter("_outcome = 'error'")
         .aggregate(
             "coalesce(_error_class, ''), coalesce(_error_code, ''), count(*) AS n, "
             "coalesce(min(_error_message), '')"
         )
     )
-    return [RejectedCode(*row) for row in found.order("n DESC, 2, 1").fetchall()]
+    rows = found.order("n DESC, 2, 1").fetchall()
+    return [RejectedCode(kind, code, n, pipeline.scrub(text)) for kind, code, n, text in rows]
 
 
 def _fields(pipeline: Pipeline, lake: Lake, present: Sequence[str]) -> list[FieldFigures]:
@@ -179,6 +181,9 @@ def _fields(pipeline: Pipeline, lake: Lake, present: Sequence[str]) -> list[Fiel
         name for name in names if _is_counted(types[name], name in listed, *measured[name][:2])
     ]
     values = _values(rows, counted)
+    for name in values:
+        if types[name] not in ("integer", "number", "boolean"):
+            values[name] = _shown(values[name], pipeline.scrub)
     return [_figures(name, types[name], count, measured[name], values.get(name)) for name in names]
 
 
@@ -203,6 +208,14 @@ def _values(rows: duckdb.DuckDBPyRelation, names: Sequence[str]) -> dict[str, Co
     counts = [f"histogram(CAST({identifier(name)} AS VARCHAR))" for name in names]
     found = _one(rows.aggregate(", ".join(counts)))
     return {name: Counter(values or {}) for name, values in zip(names, found, strict=True)}
+
+
+def _shown(values: Counter[str], scrub: Scrub) -> Counter[str]:
+    """Return values as they may be shown, with their rows."""
+    found: Counter[str] = Counter()
+    for value, rows in values.items():
+        found[scrub(value)] += rows
+    return found
 
 
 def _figures(

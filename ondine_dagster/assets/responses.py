@@ -55,7 +55,6 @@ from ondine_dagster.assets.signals import Signals
 from ondine_dagster.assets.stage import stage
 from ondine_dagster.assets.verify import (
     ask_again,
-    read_drift,
     rows_to_verify,
     sample,
     write_verified,
@@ -184,7 +183,7 @@ def _materialize(
     pipeline.bind(ledger, lake)
     limits = budgets.declare(ledger, pipeline.dataset)
     if mode is Mode.VERIFY:
-        _verify(context, pipeline, lake, limits, done)
+        _verify(context, pipeline, lake, limits, done, signals)
         return
     if retry is not None:
         rows, done.estimate = retry.announce(partitions, ledger, context.log.info)
@@ -233,6 +232,7 @@ def _verify(
     lake: Lake,
     limits: "tuple[Limit, ...]",
     done: Finished,
+    signals: Signals,
 ) -> None:
     """Ask some rows again, and write what differs; the check `drift` tells of it."""
     llm: LLMProviderResource = context.resources.ondine_llm
@@ -240,21 +240,23 @@ def _verify(
     ledger, scope, run_id = llm.ledger(), run_scope(context), context.run.run_id
     count = rows_to_verify(context.run.tags)
     chosen = sample(pipeline, ledger, lake, step_keys(context), count, run_id)
-    dataset, log = pipeline.dataset, context.log
-    asked = dataset.llm, pipeline.provider
-    engine = llm.engine(dataset, *asked, scope, limits, command="verify", run_id=run_id)
+    dataset = pipeline.dataset
+    asked, hear = (dataset.llm, pipeline.provider), signals.hear
+    engine = llm.engine(dataset, *asked, scope, limits, command="verify", run_id=run_id, hear=hear)
     done.engine = engine
     if done.manifest is not None:
         done.manifest.engine = engine
-    done.budgets = budgets.watch(ledger, dataset, scope, log.warning, done.observe)
+    done.budgets = budgets.watch(ledger, dataset, scope, signals.warn, done.observe)
     done.live = LiveStep(pipeline.name, 0, len(chosen), engine.progress, engine.stop)
     announce(done.live)
+    signals.started(len({one.partition for one in chosen}), len(chosen))
     traces = _traces(context, ledger, lake, done)
-    with Heartbeat(done.live, log.info, done.beat), traces:
-        found = ask_again(pipeline, engine, chosen)
+    try:
+        with Heartbeat(done.live, context.log.info, done.beat), traces:
+            found = ask_again(pipeline, engine, chosen)
+    finally:
+        signals.asked_again(engine.progress)
     write_verified(pipeline, lake, found, scope)
-    drift = read_drift(lake, pipeline.name)
-    log.info(f"{pipeline.name}: {drift.text if drift else 'nothing to verify'}")
 
 
 def _traces(

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondine_dagster.assets.partition_counts import PartitionCounts
+from ondine_dagster.engine.progress import Progress
+from ondine_dagster.engine.rows import Outcome
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.observe import metrics
 from ondine_dagster.observe.metrics import Page
@@ -46,6 +48,15 @@ class RunMetrics:
         self.requests += counts.requests
         self._retries += counts.retries
         self.cost += counts.cost
+
+    def asked_again(self, progress: Progress) -> None:
+        """Count rows that `verify` has asked; one without an answer keeps the one it had."""
+        answered = progress.outcomes[Outcome.ANSWERED]
+        self.rows["ok"] += answered
+        self.rows["waiting"] += progress.outcomes.total() - answered
+        self.requests += progress.requests
+        self._retries += progress.retries
+        self.cost += progress.cost
 
     def write(self, total: Spent, *, success: bool) -> None:
         """Write the file; `total` is what all runs have used. Raises OSError."""

@@ -30,6 +30,7 @@ from ondine_dagster.engine.events import (
     RunStarted,
     Warned,
 )
+from ondine_dagster.engine.progress import Progress
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.totals import Spent, spent
@@ -113,6 +114,10 @@ class Signals:
                 failed=counts.red,
             )
         )
+
+    def asked_again(self, progress: Progress) -> None:
+        """Take in what `verify` has asked: no partition is written then."""
+        self._metrics.asked_again(progress)
 
     def _is_one_of_few(self, event: RowEnded) -> bool:
         self._told[event.code] += 1

@@ -85,7 +85,7 @@ def sample(
     """Return up to `count` rows with a good answer to the present question, in order.
 
     Chosen by the hash of `seed` and row key. Equal questions are taken once; of several samples
-    the first stands for its row.
+    the first stands for its row. Raises OndineError where there is none.
     """
     place = {key: index for index, key in enumerate(partitions)}
     drawn = (
@@ -97,7 +97,13 @@ def sample(
     apart = {one.question.answer_key: one for _, one in chosen}
     stored = ledger.look_up(apart, pipeline.provider.ceiling)
     rows = [_as_in_ledger(pipeline, one, stored.get(key)) for key, one in apart.items()]
-    return sorted(filter(None, rows), key=lambda one: place[one.partition])
+    known = sorted(filter(None, rows), key=lambda one: place[one.partition])
+    if not known:
+        raise OndineError(
+            f"Dataset {pipeline.name} has no row to ask again here: none has a good answer of its "
+            "own model to the present question whose text is still there. Run it first."
+        )
+    return known
 
 
 def _as_in_ledger(pipeline: Pipeline, one: Sampled, answer: Answer | None) -> Sampled | None:
@@ -185,8 +191,9 @@ def write_verified(
 
     nothing: list[tuple[str | None, str | None, str | None]] = [(None, None, None)]
     rows = [
-        (one.partition, one.row_key, one.same.value, column, before, after, one.why, at, run_scope)
+        (one.partition, one.row_key, one.same.value, column, before, after, why, at, run_scope)
         for one in found
+        for why in [one.why and pipeline.scrub(one.why)]
         for column, before, after in (
             [(name, text(was), text(now)) for name, (was, now) in one.changed.items()] or nothing
         )
@@ -202,10 +209,14 @@ def write_verified(
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What the last call of verify has found; `examples` are rows that differ, and how."""
+    """What the last call of verify has found.
+
+    `examples` are rows that differ, and how; `unclear` those that cannot be compared, and why.
+    """
 
     rows: Mapping[str, int]
     examples: tuple[tuple[str, str], ...]
+    unclear: tuple[tuple[str, str], ...]
     at: str
 
     @property
@@ -239,8 +250,15 @@ def read_drift(lake: Lake, dataset: str) -> Drift | None:
     examples = tuple(
         (row["partition"], _example(row)) for row in rows if row["verdict"] == Same.MISMATCH
     )
+    unclear = tuple(
+        (row["partition"], f"{row['_row_key']}: {row['why']}")
+        for row in rows
+        if row["verdict"] == Same.INDETERMINATE
+    )
+    at = max((row["verified_at"] for row in rows), default="")
     return Drift(
         {str(one): rows for one, rows in counts.items()},
         examples,
-        max((row["verified_at"] for row in rows), default=""),
+        unclear,
+        at.replace("T", " ").replace("+00:00", " UTC"),
     )

@@ -54,5 +54,7 @@ def verify_command(called: str, rows: int) -> int:
     click.echo(drift.text)
     for partition, example in drift.examples[:_SHOWN]:
         click.echo(f"  {partition}: {example}")
+    for partition, why in drift.unclear[:_SHOWN]:
+        click.echo(f"  {partition}: cannot be compared: {why}")
     click.echo(f"paid {money(summary.this_run.settled)}; no table has changed")
     return 1 if drift.examples else 0

@@ -45,7 +45,7 @@ class GenAiVocabulary(Vocabulary):
                 "gen_ai.usage.cache_read.input_tokens": request.cached_tokens,
                 "gen_ai.usage.cache_creation.input_tokens": request.cache_write_tokens,
                 "gen_ai.usage.reasoning.output_tokens": request.reasoning_tokens,
-                "error.type": request.code or request.error_class or _verdict(rows),
+                "error.type": request.code or request.error_class or _error_type(request, rows),
                 "ondine.row_key": rows[0].key if len(rows) == 1 else None,
                 "ondine.rows": len(rows),
                 "ondine.attempt_id": request.id.hex(),
@@ -93,7 +93,7 @@ class GenAiVocabulary(Vocabulary):
                 "ondine.cost_share_usd": None
                 if asked.cost_share is None
                 else usd(asked.cost_share),
-                "error.type": _verdict([row]),
+                "error.type": _error_type(request, [row]),
             }
         )
 
@@ -114,9 +114,11 @@ def _known(values: Mapping[str, Value | None]) -> Attributes:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _verdict(rows: Sequence[Row]) -> str | None:
-    failed = (one.asked for one in rows if one.asked.failed)
-    return next((one.code or one.verdict for one in failed), None)
+def _error_type(request: Request, rows: Sequence[Row]) -> str | None:
+    failed = [one.asked for one in rows if one.asked.failed]
+    if not failed:
+        return None
+    return request.code or request.error_class or failed[0].code or failed[0].verdict
 
 
 def _messages(text: str) -> str:

@@ -17,6 +17,7 @@ from ondine_dagster.observe.spans import (
     trace_name,
     usd,
     why_failed,
+    why_row_failed,
 )
 
 _METADATA = "langfuse.observation.metadata."
@@ -88,14 +89,13 @@ class LangfuseVocabulary(Vocabulary):
             "row_key": row.key,
             "attempt": request.number,
             "verdict": asked.verdict,
-            "error_code": asked.code,
+            "error_code": asked.code or (request.code if asked.failed else None),
             "finish_reason": asked.finish_reason,
             "cost_share_usd": None if asked.cost_share is None else usd(asked.cost_share),
         }
         found = self._trace(request.run_id, request.dataset, partition)
         found[_TYPE] = "span"
-        why = (asked.code or asked.verdict or request.state) if asked.failed else None
-        return found | _metadata(metadata) | _level(why)
+        return found | _metadata(metadata) | _level(why_row_failed(request, row))
 
     def texts(self, row: Row) -> dict[str, str]:
         """Return what was sent for a row, and what came back."""

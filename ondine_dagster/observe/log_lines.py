@@ -33,26 +33,26 @@ class Line:
 def lines_of(event: Event, scrub: Callable[[str], str] = lambda text: text) -> Iterator[Line]:
     """Yield what is logged of an event that is about rows: a line for each of them.
 
-    `scrub` is done to what may hold parts of a row.
+    `scrub` is done to what may hold parts of a row, its key as well.
     """
     if isinstance(event, RequestSent):
         for row in event.rows:
             sent = {"request": event.request, "model": event.model}
-            yield _line(logging.DEBUG, event, row.row_key, row.attempt, "sent", "sent", sent)
+            key = scrub(row.row_key)
+            yield _line(logging.DEBUG, event, key, row.attempt, "sent", "sent", sent)
     elif isinstance(event, AttemptEnded):
         text, fields = _attempt(event, scrub)
         for row in event.rows:
-            yield _line(
-                logging.DEBUG, event, row.row_key, row.attempt, "attempt_ended", text, fields
-            )
+            key = scrub(row.row_key)
+            yield _line(logging.DEBUG, event, key, row.attempt, "attempt_ended", text, fields)
     elif isinstance(event, RowEnded):
         good = event.outcome in (OK, SKIPPED)
         message = scrub(event.message or "")
-        why = "" if good else f": {event.code}: {message}"
+        why = "" if good else f": {event.code}{': ' * bool(message)}{message}"
         yield _line(
             logging.DEBUG if good else logging.INFO,
             event,
-            event.row_key,
+            scrub(event.row_key),
             event.attempt,
             "row_ended",
             f"{event.outcome}{why}",
@@ -84,7 +84,7 @@ def _attempt(event: AttemptEnded, scrub: Callable[[str], str]) -> tuple[str, Fie
 def _problem(event: AttemptEnded | RowEnded, message: str) -> Fields:
     if event.code is None:
         return {}
-    return {"error_class": event.error_class, "code": event.code, "error": message}
+    return {"error_class": event.error_class, "code": event.code, "error": message or None}
 
 
 def _line(

@@ -134,7 +134,7 @@ def request_spans(
                 ended=request.t_end,
                 attributes=words.row(request, partition, row),
                 texts=words.texts(row),
-                error=_why_row_failed(request, row),
+                error=why_row_failed(request, row),
             )
 
 
@@ -144,10 +144,11 @@ def why_failed(request: Request, rows: Sequence[Row]) -> str | None:
         return f"{request.error_class or 'error'}: {request.code or request.state}"
     if request.state != "settled":
         return request.state
-    return next((why for row in rows if (why := _why_row_failed(request, row))), None)
+    return next((why for row in rows if (why := why_row_failed(request, row))), None)
 
 
-def _why_row_failed(request: Request, row: Row) -> str | None:
+def why_row_failed(request: Request, row: Row) -> str | None:
+    """Return why no good answer came for a row, None where one did."""
     if not row.asked.failed:
         return None
     if request.error_class or request.code:

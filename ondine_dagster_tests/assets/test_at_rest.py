@@ -106,6 +106,21 @@ def test_files_of_the_lake_lose_old_texts_and_nothing_else(
     assert bench.rows("responses")[0]["text"] is not None
 
 
+def test_a_purged_refusal_which_nobody_pays_again_does_not_keep_the_old_file(
+    make_bench: MakeBench, charged: Callable[[], int]
+) -> None:
+    rows = [*numbered(1, "Fine."), {"id": "no", "text": "[[fault=refusal]]"}]
+    bench = make_bench(rows, output={"fields": {"mood": {"type": "string"}}})
+    bench.snapshot()
+    assert bench.run().success
+    assert purge_files(bench.lake, now_ms() + 1) == 2
+    purge(bench.ledger.database, now_ms() + 1)
+    charged()
+    assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
+    assert charged() == 1
+    assert [row["text"] is None for row in bench.rows("responses")] == [False, True]
+
+
 def said(run: dg.ExecuteInProcessResult) -> str:
     """Return why a run failed, as a person reads it."""
     (failure,) = [event for event in run.all_events if event.is_step_failure]

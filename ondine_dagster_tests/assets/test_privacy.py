@@ -19,6 +19,7 @@ from dagster._serdes import serialize_value
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.redaction import at_rest
 from ondine_dagster.assets.replay import MODE_TAG
+from ondine_dagster.assets.verify import read_drift
 from ondine_dagster.ledger.ledger import close_ledger
 from ondine_dagster.spec import Dataset
 from ondine_dagster_tests.assets.test_traces import want_traces
@@ -56,6 +57,7 @@ class Echo:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.received = b""
+        self.refuses: str | None = None  # all but this model refuse what says so
 
     def __call__(self, peer: Peer) -> None:
         while True:
@@ -65,9 +67,12 @@ class Echo:
             text = document["messages"][-1]["content"]
             self.asked.append(text)
             answer = json.dumps({"said": text}) if "response_format" in document else text
-            choice = {"index": 0, "finish_reason": "stop", "message": {"content": answer}}
+            message = {"content": answer}
+            if self.refuses not in (None, document["model"]) and "REFUSE" in text:
+                message = {"content": None, "refusal": "no"}
+            choice = {"index": 0, "finish_reason": "stop", "message": message}
             usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
-            body = {"model": "demo-model", "choices": [choice], "usage": usage}
+            body = {"model": document["model"], "choices": [choice], "usage": usage}
             peer.send(reply(json.dumps(body).encode(), "Content-Type: application/json"))
 
 
@@ -157,13 +162,14 @@ def test_a_form_that_a_field_must_have_is_that_of_the_value(
     assert "[EMAIL_1]" not in server.asked[before:], "only the row without an address goes again"
 
 
-def test_packs_carry_placeholders_too(make_bench: MakeBench) -> None:
+@pytest.mark.parametrize("format", ["json", "csv"])
+def test_packs_carry_placeholders_too(make_bench: MakeBench, format: str) -> None:
     rows = [{"id": f"r{n}", "text": f"Fine, says {n}@example.com."} for n in range(6)]
     output = {"fields": {"summary": {"type": "string"}}}
     bench = make_bench(
         rows,
         output=output,
-        batching={"rows_per_request": 3},
+        batching={"rows_per_request": 3, "format": format},
         privacy={"prompt": "placeholders"},
         prompt={"template": "Write to help@example.com. {{ text }}"},
     )
@@ -176,6 +182,36 @@ def test_packs_carry_placeholders_too(make_bench: MakeBench) -> None:
         address = row["text"].rsplit(" ", 1)[1].rstrip(".")
         assert address in text or "help@example.com" in text
         assert "[EMAIL" not in text
+
+
+def test_samples_and_a_fallback_get_the_values_of_their_row_back(
+    make_bench: MakeBench, echo: tuple[Echo, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from an encrypted ledger, in a replay, and where `verify` compares."""
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "a key for these tests")
+    server, url = echo
+    server.refuses = "big-model"
+    texts = ["Write to ana@example.com, not bob@example.org.", "REFUSE me@example.net."]
+    sections = asking(url, samples=2, privacy={"prompt": "placeholders"})
+    sections["llm"] |= {"temperature": 1, "fallback": {"name": "big-model", "prices": PRICES}}
+    sections["limits"] |= {"max_rejected": 1}
+    bench = make_bench([{"id": f"r{n}", "text": text} for n, text in enumerate(texts)], **sections)
+    bench.run_missing()
+    assert said(bench) == [(texts[0], texts[0])]
+    bench.retry(classes="refused")
+    expected = [(text, text) for text in texts]
+    assert said(bench) == expected and "big-model" in str(bench.rows(RESPONSES)[1])
+    assert b"@example" not in server.received
+    assert b"EMAIL_1" not in (bench.data / "ledger.sqlite").read_bytes()
+
+    paid = len(server.asked)
+    bench.run(tags={MODE_TAG: "replay"})
+    assert said(bench) == expected and len(server.asked) == paid
+    bench.run(assets=(RESPONSES, RESULTS, REJECTED), tags={MODE_TAG: "verify"})
+    found = read_drift(bench.lake, "notes")
+    assert found is not None and found.rows == {"match": 1, "mismatch": 0, "indeterminate": 0}
+    assert len(server.asked) == paid + 1 and b"@example" not in server.received
+    assert said(bench) == expected
 
 
 def test_what_comes_about_between_cells_is_removed_and_cut_off_values_are_too(

@@ -93,6 +93,21 @@ def data_of(bench: Bench) -> ReportData:
         return collect(bench.pipeline, bench.lake, bench.status(), connection)
 
 
+def test_values_and_reasons_are_scrubbed_as_all_that_is_shown(make_bench: MakeBench) -> None:
+    rows = [
+        {"id": str(n), "text": f"[[token={who}@example.com]]"} for n, who in enumerate(["a", "b"])
+    ]
+    output = {"fields": {"mail": {"type": "string"}}}
+    for privacy, expected in (
+        ({}, {"[EMAIL]": 2}),
+        ({"shown": False}, {"a@example.com": 1, "b@example.com": 1}),
+    ):
+        bench = make_bench(rows, output=output, privacy=privacy)
+        bench.run_missing()
+        (field,) = data_of(bench).fields
+        assert field.values == expected
+
+
 def test_numbers_are_those_of_the_bill_and_of_the_lake(
     make_bench: MakeBench, simulator: Simulator
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,19 @@ from ondine_dagster.assets.verify import read_drift
 from ondine_dagster_tests.workbench import PARTITIONED, Bench, MakeBench, numbered
 
 TRIO = PARTITIONED[2:]
+
+
+_OBSERVER = """
+from pathlib import Path
+
+class Seen:
+    def on_event(self, event):
+        name = type(event).__name__
+        if name == "RunEnded":
+            name += f":{event.rows}:{event.requests}"
+        with Path(__file__).with_name("seen.txt").open("a") as file:
+            print(name, file=file)
+"""
 
 
 def verify(bench: Bench, rows: int = 20, **options: Any) -> dg.ExecuteInProcessResult:
@@ -36,8 +50,15 @@ def test_what_differs_is_told_and_no_table_changes(
     before = {asset: bench.rows(asset) for asset in PARTITIONED}
     materialized = len(bench.events("responses"))
 
+    (bench.folder / "of_verify.py").write_text(_OBSERVER)
+    monkeypatch.setenv("ONDINE_OBSERVER", "of_verify:Seen")
     verify(bench, rows=5)
+    monkeypatch.delenv("ONDINE_OBSERVER")
     assert charged() == 5
+    seen = Counter((bench.folder / "seen.txt").read_text().split())
+    assert seen == {"RunStarted": 1, "RequestSent": 5, "AttemptEnded": 5, "RunEnded:5:5": 1}
+    numbers = (bench.data / "metrics" / "ondine_notes.prom").read_text()
+    assert 'ondine_last_run_requests{dataset="notes"} 5' in numbers
     found = read_drift(bench.lake, "notes")
     assert found is not None and found.rows == {"match": 5, "mismatch": 0, "indeterminate": 0}
     assert drift_check(bench).passed
@@ -84,6 +105,11 @@ def test_a_budget_holds_and_rows_without_an_answer_are_indeterminate(
     found = read_drift(bench.lake, "notes")
     assert found is not None and found.rows["indeterminate"] >= 2
     assert sum(found.rows.values()) == 5
+    assert {key for _, key in found.unclear} == {
+        f"{row['_row_key']}: {row['why']}"
+        for row in bench.lake.read("notes", "verified", None).to_pylist()
+        if row["verdict"] == "indeterminate"
+    }
     wrong = bench.run(
         assets=TRIO,
         tags={"ondine/mode": "verify", "ondine/verify_rows": "many"},

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from ondine_dagster.engine.events import AskedRow, AttemptEnded, RowEnded, RunStarted
+from ondine_dagster.engine.events import AskedRow, AttemptEnded, RequestSent, RowEnded, RunStarted
 from ondine_dagster.observe.log_lines import FIELDS, JsonFormatter, lines_of
 
 _OF = {"run_id": "r", "dataset": "notes", "partition": "p0"}
@@ -45,6 +45,18 @@ def test_texts_are_scrubbed_before_they_are_logged() -> None:
     for line in lines_of(_REFUSED, lambda text: text.replace("ana@example.com", "[e-mail]")):
         assert "ana@" not in line.text + json.dumps(line.fields)
         assert "[e-mail]" in line.text
+
+
+def test_a_row_key_is_scrubbed_and_no_message_leaves_no_colon() -> None:
+    of = {**_OF, "attempt": 1, "cost_usd": Decimal(0), "row_key": "ana@example.com"}
+    told = RowEnded(**of, outcome="rejected", code="refused")  # type: ignore[arg-type]
+    asked = {**_OF, "request": "00", "model": "demo", "rows": (AskedRow("ana@example.com", 1),)}
+    ended = AttemptEnded(**asked, state="settled", latency_ms=1, cost_usd=None, code="refused")  # type: ignore[arg-type]
+    for event in told, ended, RequestSent(**asked):  # type: ignore[arg-type]
+        (line,) = lines_of(event, lambda text: text.replace("ana@example.com", "[e-mail]"))
+        assert "ana@" not in line.text + json.dumps(line.fields)
+        assert line.fields["row_key"] == "[e-mail]" and not line.text.endswith(": ")
+        assert line.fields.get("error") is None
 
 
 def test_rejected_rows_are_more_important_than_good_ones() -> None:

@@ -121,6 +121,24 @@ def test_a_failed_request_says_why(ledger: Ledger, kind: str) -> None:
         assert one.attributes["ondine.error_class"] == "capacity"
 
 
+@pytest.mark.parametrize("kind", ["langfuse", "otlp"])
+def test_rows_of_a_refused_pack_say_that_it_was_refused(ledger: Ledger, kind: str) -> None:
+    fill(ledger.database, 1, **{"class": "row", "code": "refused"})
+    execute(ledger.database, "DELETE FROM payloads")
+    execute(ledger.database, "DELETE FROM answers")
+    execute(
+        ledger.database,
+        "INSERT INTO asks (attempt, pos, answer_key, row_key, take, open, cost_share) "
+        "SELECT attempt, 1, x'01', 'r1', take, 0, 7 FROM asks",
+    )
+    execute(ledger.database, "UPDATE asks SET verdict = 'settled'")
+    rows = [one for one in spans(ledger, kind) if one.name == "row"]
+    assert [one.error for one in rows] == ["row: refused"] * 2
+    why = "langfuse.observation.status_message" if kind == "langfuse" else "error.type"
+    said = "row: refused" if kind == "langfuse" else "refused"
+    assert [one.attributes[why] for one in rows] == [said] * 2
+
+
 @pytest.mark.parametrize(
     ("kind", "row_key"),
     [("langfuse", "langfuse.observation.metadata.row_key"), ("otlp", "ondine.row_key")],
