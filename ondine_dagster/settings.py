@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from platformdirs import user_data_dir
@@ -29,6 +30,7 @@ _NOT_SUPPORTED_YET = {
 }
 TRACES = "ONDINE_TRACES"  # what it can be is said in `observe.destination`
 ENCRYPTION_KEY, OLD_ENCRYPTION_KEY = "ONDINE_ENCRYPTION_KEY", "ONDINE_OLD_ENCRYPTION_KEY"
+ENCRYPTION_SCOPE = "ONDINE_ENCRYPTION_SCOPE"
 _SHORTEST_KEY = 16  # characters
 _NOT_FOR_THE_DEMO = (
     DAGSTER_HOME,
@@ -38,6 +40,7 @@ _NOT_FOR_THE_DEMO = (
     TRACES,
     ENCRYPTION_KEY,
     OLD_ENCRYPTION_KEY,
+    ENCRYPTION_SCOPE,
 )
 OBSERVER = "ONDINE_OBSERVER"  # module:Class, told of what happens in runs
 # level and form of the lines that runs log; `assets.stage` says what they can be
@@ -126,21 +129,43 @@ def load_settings(start: Path, environ: Mapping[str, str] | None = None) -> Sett
     )
 
 
+class EncryptionScope(StrEnum):
+    """Which texts are encrypted: prompts and answers, or answers."""
+
+    ALL = "all"
+    RESPONSES_ONLY = "responses_only"
+
+
 @dataclass(frozen=True, slots=True)
 class EncryptionKeys:
-    """What seals the texts of answers, and what sealed them before; None where it is unset."""
+    """What seals texts, and what sealed them before; None where it is unset."""
 
     current: SecretStr | None = None
     old: SecretStr | None = None
+    scope: EncryptionScope = EncryptionScope.ALL
 
 
 def encryption_keys(environ: Mapping[str, str] | None = None) -> EncryptionKeys:
     """Return the keys that texts on the disk are encrypted with.
 
     Raises OndineError for a key that is too short, or set to nothing: it would be no protection.
+    And for a scope that there is not, or without a key.
     """
     env = os.environ if environ is None else environ
-    return EncryptionKeys(*(_long_key(env, name) for name in (ENCRYPTION_KEY, OLD_ENCRYPTION_KEY)))
+    current, old = (_long_key(env, name) for name in (ENCRYPTION_KEY, OLD_ENCRYPTION_KEY))
+    scope = env.get(ENCRYPTION_SCOPE, "").strip()
+    if not scope:
+        return EncryptionKeys(current, old)
+    if scope not in list(EncryptionScope):
+        raise OndineError(
+            f"{ENCRYPTION_SCOPE} is {scope!r}; it can be {' or '.join(EncryptionScope)}."
+        )
+    if current is None and old is None:
+        raise OndineError(
+            f"{ENCRYPTION_SCOPE} is set, and {ENCRYPTION_KEY} is not: nothing would be encrypted. "
+            "Set the key. To go on without encryption, unset both."
+        )
+    return EncryptionKeys(current, old, EncryptionScope(scope))
 
 
 def _long_key(env: Mapping[str, str], name: str) -> SecretStr | None:

@@ -105,11 +105,8 @@ def _row(
 def _found(
     lake: Lake, file: tuple[str, str, str], row_key: str, columns: Sequence[str] | None = None
 ) -> dict[str, Any] | None:
-    import pyarrow.compute as pc
-
     with closing(lake.open(*file)) as opened:
-        for batch in opened.iter_batches(_BATCH_ROWS, columns):
-            found = batch.filter(pc.equal(batch.column("_row_key"), row_key))
+        for found in opened.iter_batches(_BATCH_ROWS, columns, [row_key]):
             if found.num_rows:
                 row: dict[str, Any] = found.to_pylist()[0]
                 return row

@@ -242,7 +242,7 @@ class PartitionFiles:
         purged = PURGED_NOTE in lake.metadata(name, RESPONSES, partition)
         brought = "finish_reason" if purged else "text"
         names = ["_row_key", "outcome", "error_code", brought]
-        present = lake.read(name, RESPONSES, partition, names)
+        present = lake.read(name, RESPONSES, partition, names, as_it_lies=True)
         columns = (*present.columns[:3], present.column(3).is_valid())
         rows = zip(*(column.to_pylist() for column in columns), strict=True)
         kept = [

@@ -55,7 +55,7 @@ def _datasets(lake: Lake) -> list[str]:
 
 def _purge(lake: Lake, dataset: str, partition: str, before: bytes) -> int:
     version = _version(lake, dataset, RESPONSES, partition)
-    table = lake.read(dataset, RESPONSES, partition)
+    table = lake.read(dataset, RESPONSES, partition, as_it_lies=True)
     if "attempt_id" not in table.column_names:
         return 0  # of an older version, which did not note when it was asked
     old = [one is not None and one < before for one in table.column("attempt_id").to_pylist()]
@@ -71,7 +71,7 @@ def _purge(lake: Lake, dataset: str, partition: str, before: bytes) -> int:
     _replace(lake, dataset, RESPONSES, partition, new, version)
     if lake.exists(dataset, REJECTED, partition):
         version = _version(lake, dataset, REJECTED, partition)
-        rejected = lake.read(dataset, REJECTED, partition)
+        rejected = lake.read(dataset, REJECTED, partition, as_it_lies=True)
         its = [key in keys for key in rejected.column("_row_key").to_pylist()]
         raw = [None if is_old else one for one, is_old in _both(rejected, _RAW_TEXT, its)]
         rejected = _with(rejected, _RAW_TEXT, raw)
@@ -111,7 +111,9 @@ def _replace(
     lake: Lake, dataset: str, asset: str, partition: str, table: pa.Table, version: tuple[int, int]
 ) -> None:
     notes = {**lake.metadata(dataset, asset, partition), PURGED_NOTE: "true"}
-    with lake.open_writer(dataset, asset, partition, table.schema, notes) as writer:
+    with lake.open_writer(
+        dataset, asset, partition, table.schema, notes, as_it_lies=True
+    ) as writer:
         writer.append(table)
         if _version(lake, dataset, asset, partition) == version:
             writer.commit()

@@ -148,19 +148,21 @@ def _reused(lake: Lake, dataset: str, present: Sequence[str]) -> int:
 
 
 def _codes(pipeline: Pipeline, lake: Lake, present: Sequence[str]) -> list[RejectedCode]:
-    if not present:
-        return []
+    rows: Counter[tuple[str, str]] = Counter()
+    messages: dict[tuple[str, str], str] = {}
     columns = ["_outcome", "_error_class", "_error_code", "_error_message"]
-    found = (
-        lake.scan(pipeline.name, REJECTED, present, columns)
-        .filter("_outcome = 'error'")
-        .aggregate(
-            "coalesce(_error_class, ''), coalesce(_error_code, ''), count(*) AS n, "
-            "coalesce(min(_error_message), '')"
-        )
-    )
-    rows = found.order("n DESC, 2, 1").fetchall()
-    return [RejectedCode(kind, code, n, pipeline.scrub(text)) for kind, code, n, text in rows]
+    for partition in present:  # not in SQL, which does not open sealed messages
+        cells = lake.read(pipeline.name, REJECTED, partition, columns).columns
+        for outcome, *of, message in zip(*(one.to_pylist() for one in cells), strict=True):
+            if outcome == "error":
+                code = (of[0] or "", of[1] or "")
+                rows[code] += 1
+                if message:
+                    messages[code] = min(messages.get(code, message), message)
+    ordered = sorted(rows, key=lambda code: (-rows[code], code[1], code[0]))
+    return [
+        RejectedCode(*code, rows[code], pipeline.scrub(messages.get(code, ""))) for code in ordered
+    ]
 
 
 def _fields(pipeline: Pipeline, lake: Lake, present: Sequence[str]) -> list[FieldFigures]:

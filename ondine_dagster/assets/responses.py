@@ -314,6 +314,7 @@ def check_prompts(pipeline: Pipeline, lake: Lake, partitions: Sequence[str]) -> 
     for partition in partitions:
         with closing(lake.open(pipeline.name, "prompts", partition)) as prompts:
             refuse_other_declaration(pipeline, partition, prompts.metadata)
+            prompts.refuse_other_key()
             rows = lake.metadata(pipeline.name, "raw_rows", partition)
             refuse_other_rows(pipeline, partition, rows, prompts.metadata)
             count += prompts.rows

@@ -88,15 +88,10 @@ def _messages_in(lake: Lake) -> Callable[[str, str | None, Wanted], Mapping[str,
 
 
 def _find(lake: Lake, dataset: str, partition: str | None, wanted: Wanted) -> Mapping[str, str]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    keys = pa.array(list(wanted), pa.string())
     written_ms = lake.path(dataset, _PROMPTS, partition).stat().st_mtime_ns // 1_000_000
     found: dict[str, str] = {}
     with closing(lake.open(dataset, _PROMPTS, partition)) as file:
-        for batch in file.iter_batches(5000, _COLUMNS):
-            rows = batch.filter(pc.is_in(batch.column(0), value_set=keys))
+        for rows in file.iter_batches(5000, _COLUMNS, wanted):
             for row_key, answer_key, messages in zip(
                 *(column.to_pylist() for column in rows.columns), strict=True
             ):

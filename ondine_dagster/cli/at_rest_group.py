@@ -23,7 +23,7 @@ def purge(age: str, dataset: str | None) -> None:
 @click.option("--lost", is_flag=True, help="The key of the ledger is lost: leave its texts.")
 @click.option("--off", is_flag=True, help="Take the encryption off.")
 def rekey(lost: bool, off: bool) -> None:
-    """Encrypt the texts of all answers under the key in ONDINE_ENCRYPTION_KEY.
+    """Encrypt all texts of prompts and answers under the key in ONDINE_ENCRYPTION_KEY.
 
     Those of the key in ONDINE_OLD_ENCRYPTION_KEY, and those that are not encrypted yet. Exit code 1
     if some cannot be read: they stay as they are.

@@ -1,4 +1,4 @@
-"""`ondine-dagster rekey`: brings the texts of the ledger over to another key, and says of which."""
+"""`ondine-dagster rekey`: brings texts of ledger and lake over to another key."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.rekey import rekey
 from ondine_dagster.settings import load_settings
+from ondine_dagster.storage.rekeyed_files import rekey_files
 from ondine_dagster.wording import plural
 
 
 def rekey_command(*, lost: bool, off: bool) -> int:
-    """Rekey the ledger; return the exit code. Raises OndineError as `rekey` does."""
-    path = load_settings(Path.cwd()).ledger_path
+    """Rekey ledger and lake; return the exit code. Raises OndineError as `rekey` does."""
+    settings = load_settings(Path.cwd())
+    path = settings.ledger_path
     if not path.exists():
         raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
     ledger = Ledger(path, any_key=True)
     try:
         done = rekey(ledger, lost=lost, off=off)
         name = ledger.database.sealing.namespace
+        files = rekey_files(settings.lake_root)
     finally:
         ledger.close()
     now = f"encrypted under key {name.hex()}" if name else "not encrypted any more"
     click.echo(f"{plural(done.texts, 'text')} brought over: {path} is {now}.")
+    if files.files:
+        click.echo(f"{plural(files.files, 'file')} of the lake brought over.")
+    if files.problems:
+        left = plural(len(files.problems), "file")
+        click.echo(f"{left} of the lake left as before. {files.problems[0]}", err=True)
     for other, count in done.other.items():
         click.echo(
             f"{plural(count, 'text')} under another key ({other}) stay unreadable, and their rows "
@@ -38,4 +46,4 @@ def rekey_command(*, lost: bool, off: bool) -> int:
             "read. Restore the ledger from a backup.",
             err=True,
         )
-    return 1 if done.other or done.damaged else 0
+    return 1 if done.other or done.damaged or files.problems else 0

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.headers import distinct
-from ondine_dagster.storage.lake import scan_files
+from ondine_dagster.storage.lake import from_arrow, scan_files
 from ondine_dagster.storage.parquet_files import read_metadata, read_schema, read_table
+from ondine_dagster.storage.sealed_texts import SEALED_NOTE
 
 if TYPE_CHECKING:
     import duckdb
@@ -145,6 +146,8 @@ def _has_input_order(file: Path) -> bool:
 
 
 def _as_relation(files: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+    if any(SEALED_NOTE in read_metadata(file) for file in files):
+        return from_arrow(_as_arrow(files))
     relation = scan_files(files)
     if all(_has_input_order(file) for file in files):
         return relation.order("file_index, _position")

@@ -23,8 +23,8 @@ from ondine_dagster.storage.parquet_files import (
     read_metadata,
     read_schema,
     read_table,
-    write_table,
 )
+from ondine_dagster.storage.sealed_texts import to_seal
 
 if TYPE_CHECKING:
     import duckdb
@@ -57,7 +57,9 @@ class Lake:
         metadata: Mapping[str, str] | None = None,
     ) -> Path:
         """Replace the file of a partition by `table`, durably, and return its path."""
-        return write_table(self.path(dataset, asset, partition), table, metadata)
+        with self.open_writer(dataset, asset, partition, table.schema, metadata) as writer:
+            writer.append(table)
+            return writer.commit()
 
     def open_writer(
         self,
@@ -66,9 +68,16 @@ class Lake:
         partition: str | None,
         schema: pa.Schema,
         metadata: Mapping[str, str] | None = None,
+        *,
+        as_it_lies: bool = False,
     ) -> LakeWriter:
-        """Open a writer that takes a partition piece by piece; nothing shows until it commits."""
-        return LakeWriter(self.path(dataset, asset, partition), schema, metadata)
+        """Open a writer that takes a partition piece by piece; nothing shows until it commits.
+
+        Texts of prompts and answers are sealed where there is a key, unless rows and notes were
+        read `as_it_lies`. Raises OndineError for a key that is too short.
+        """
+        path = self.path(dataset, asset, partition)
+        return LakeWriter(path, schema, metadata, None if as_it_lies else to_seal(path))
 
     def read(
         self,
@@ -76,13 +85,19 @@ class Lake:
         asset: str,
         partition: str | None,
         columns: Sequence[str] | None = None,
+        *,
+        as_it_lies: bool = False,
     ) -> pa.Table:
         """Return a partition, or some of its columns in the order asked for.
 
+        Texts that are sealed stay so if it is read `as_it_lies`.
+
         Raises:
             MissingPartition: it has no file.
+            OndineError: it is damaged, or its texts are sealed under another key.
         """
-        return read_table(self._existing(dataset, asset, partition), columns)
+        path = self._existing(dataset, asset, partition)
+        return read_table(path, columns, as_it_lies=as_it_lies)
 
     def open(self, dataset: str, asset: str, partition: str | None) -> LakeFile:
         """Open a partition, to read notes and rows that belong together. Close it.
@@ -118,7 +133,7 @@ class Lake:
     ) -> duckdb.DuckDBPyRelation:
         """Return a lazy DuckDB relation over the partitions `keys` (None: every file present).
 
-        Columns are matched by name; a file that lacks one gives NULL.
+        Columns are matched by name; a file that lacks one gives NULL. Sealed texts stay sealed.
 
         Raises:
             MissingPartition: a key has no file, or there is no file at all.
@@ -179,6 +194,11 @@ def scan_files(files: Iterable[Path]) -> duckdb.DuckDBPyRelation:
     # The files go in as text: their names may hold what DuckDB takes for a pattern.
     paths = [glob_literal(str(file)) for file in files]
     return _connection().read_parquet(paths, union_by_name=True)
+
+
+def from_arrow(table: pa.Table) -> duckdb.DuckDBPyRelation:
+    """Return a DuckDB relation over a table, which can be joined with those of `scan_files`."""
+    return _connection().from_arrow(table)
 
 
 def _connection() -> duckdb.DuckDBPyConnection:

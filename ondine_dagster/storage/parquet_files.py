@@ -7,13 +7,14 @@ leaves in a file's footer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.atomic import AbortedUnlessCommitted, AtomicFile, ensure_folder
+from ondine_dagster.storage.sealed_texts import SEALED_NOTE, SealedTexts, as_sealed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,13 +35,35 @@ class LakeFile:
         self.metadata = _notes(self._file)
         self.schema: pa.Schema = self._file.schema_arrow
         self.rows: int = self._file.metadata.num_rows
+        self._sealed = as_sealed(path, self.metadata)
 
     def iter_batches(
-        self, batch_rows: int = 1000, columns: Sequence[str] | None = None
+        self,
+        batch_rows: int = 1000,
+        columns: Sequence[str] | None = None,
+        keys: Collection[str] | None = None,
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches of at most `batch_rows`, without loading them all."""
-        names = None if columns is None else list(columns)
-        yield from self._file.iter_batches(batch_size=batch_rows, columns=names)
+        """Yield the rows in batches of at most `batch_rows`, without loading them all.
+
+        Those of `keys` only, where they are given: others are not opened. Raises OndineError for
+        texts that are sealed under another key, or were changed.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        names, hidden = _with_row_key(columns, self._sealed)
+        wanted = None if keys is None else pa.array(list(keys), pa.string())
+        for batch in self._file.iter_batches(batch_size=batch_rows, columns=names):
+            if wanted is not None:
+                batch = batch.filter(pc.is_in(batch.column("_row_key"), value_set=wanted))
+            if self._sealed is not None:
+                batch = self._sealed.open(batch)
+            yield batch.drop_columns(["_row_key"]) if hidden else batch
+
+    def refuse_other_key(self) -> None:
+        """Raise OndineError where texts are sealed under a key that is not given."""
+        if self._sealed is not None:
+            self._sealed.refuse_other_key()
 
     def close(self) -> None:
         """Close the file."""
@@ -51,13 +74,19 @@ class LakeWriter(AbortedUnlessCommitted):
     """Writes one file piece by piece; as a context manager it aborts unless committed."""
 
     def __init__(
-        self, path: Path, schema: pa.Schema, metadata: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        schema: pa.Schema,
+        metadata: Mapping[str, str] | None = None,
+        sealed: SealedTexts | None = None,
     ) -> None:
+        """Write rows as they come, but for the texts that are to be `sealed`."""
         import pyarrow.parquet as pq
 
         ensure_folder(path.parent)
         self.schema = schema
-        self._metadata = dict(metadata or {})
+        self._sealed = sealed
+        self._metadata = {**(metadata or {}), **({SEALED_NOTE: sealed.key} if sealed else {})}
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
         self._file = AtomicFile(path)
@@ -77,6 +106,8 @@ class LakeWriter(AbortedUnlessCommitted):
 
         if not rows.schema.equals(self.schema):
             raise ValueError(_schema_difference(self._file.path, self.schema, rows.schema))
+        if self._sealed is not None:
+            rows = self._sealed.seal(rows)
         self._pending += [rows] if isinstance(rows, pa.RecordBatch) else rows.to_batches()
         self._pending_rows += rows.num_rows
         if self._pending_rows >= _ROW_GROUP_ROWS:
@@ -146,17 +177,34 @@ def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str] | None 
         return writer.commit()
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, *, as_it_lies: bool = False
+) -> pa.Table:
     """Return a Parquet file, or some of its columns in the order asked for.
 
+    Texts that are sealed stay so if it is read `as_it_lies`.
+
     Raises:
-        OndineError: it is damaged.
+        OndineError: it is damaged, or its texts are sealed under another key.
         KeyError: it has no such column.
     """
-    names = None if columns is None else list(columns)
     with _parquet(path) as file:
+        sealed = None if as_it_lies else as_sealed(path, _notes(file))
+        names, _ = _with_row_key(columns, sealed)
         table = file.read(columns=names)
-    return table if names is None else table.select(names)
+    if sealed is not None:
+        table = sealed.open(table)
+    return table if columns is None else table.select(list(columns))
+
+
+def _with_row_key(
+    columns: Sequence[str] | None, sealed: SealedTexts | None
+) -> tuple[list[str] | None, bool]:
+    """Return the columns to read, and whether the key of rows was added: texts open with it."""
+    if columns is None:
+        return None, False
+    adds = sealed is not None and sealed.opens(columns) and "_row_key" not in columns
+    return [*columns, *(["_row_key"] if adds else [])], adds
 
 
 def read_schema(path: Path) -> pa.Schema:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 
+from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
 from ondine_dagster.assets.purged_files import purge_files
 from ondine_dagster.assets.replay import MODE_TAG
@@ -16,6 +18,7 @@ from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.ledger import Ledger, close_ledger
 from ondine_dagster.ledger.purge import purge
 from ondine_dagster.ledger.rekey import rekey
+from ondine_dagster.storage.rekeyed_files import rekey_files
 from ondine_dagster_tests.workbench import MakeBench, numbered
 
 OUTSIDE = "../../../outside"
@@ -74,6 +77,87 @@ def test_a_lost_key_buys_no_answer_again(
     assert charged() == 0
     assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
     assert charged() == 3
+
+
+def readable(folder: Path, text: str) -> set[str]:
+    """Return the assets, or files of the ledger, in which a text stands for who has no key."""
+    found = set()
+    for path in (one for one in folder.rglob("*") if one.is_file()):
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            content += repr((table.to_pylist(), table.schema.metadata)).encode()
+        if text.encode() in content:
+            found.add(path.name if path.is_relative_to(folder / "ledger.d") else path.parent.name)
+    return found
+
+
+@pytest.mark.behaviour("A-3")
+def test_under_a_key_prompts_and_answers_are_readable_in_results_only(
+    make_bench: MakeBench, charged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked, read anew, asked again, replayed and rekeyed: nobody is asked for what is there."""
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "the first key of all")
+    prompt = "[[token=answer-canary-{{ id }}]] prompt-canary"
+    bench = make_bench(
+        numbered(3),
+        prompt={"template": prompt},
+        output={"pattern": "answer-canary-r(?P<number>[01])"},
+    )
+    bench.snapshot()
+    assert bench.run().success
+    assert charged() == 3
+    path = bench.ledger.path
+
+    def seen(text: str) -> set[str]:
+        close_ledger(path)
+        return readable(bench.data, text) - {"manifests"}  # they hold the declaration
+
+    assert seen("prompt-canary") == set()
+    assert seen("answer-canary") == set()
+    before = {asset: bench.rows(asset) for asset in (*TRIO, "prompts")}
+    messages = [row["messages"] for row in before.pop("prompts")]
+    assert "prompt-canary" in messages[0]
+    assert before["responses"][0]["text"] == "answer-canary-r0"
+    assert before["rejected_rows"][0]["_raw_text"] == "answer-canary-r2"
+
+    assert bench.run(assets=("results", "rejected_rows")).success
+    assert bench.run(tags={MODE_TAG: "replay"}).success
+    assert {asset: bench.rows(asset) for asset in TRIO} == before
+    assert charged() == 0
+    assert bench.retry().success
+    assert charged() == 1
+    assert seen("answer-canary") == seen("prompt-canary") == set()
+
+    assert rekey_files(bench.lake.root).files == 0
+    monkeypatch.setenv("ONDINE_OLD_ENCRYPTION_KEY", "the first key of all")
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "another key than that")
+    opened = Ledger(path, any_key=True)
+    assert rekey(opened).texts == 4
+    opened.close()
+    assert rekey_files(bench.lake.root).files == 3
+    monkeypatch.delenv("ONDINE_OLD_ENCRYPTION_KEY")
+    assert bench.run(assets=("responses", "results", "rejected_rows")).success
+    assert [row["messages"] for row in bench.rows("prompts")] == messages
+    assert charged() == 0
+
+
+@pytest.mark.behaviour("A-14")
+def test_prompts_under_another_key_are_refused_and_made_anew_for_nothing(
+    make_bench: MakeBench, charged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "nobody has this key")
+    bench = make_bench(numbered(3))
+    bench.snapshot()
+    assert bench.run().success
+    assert charged() == 3
+    bench.lose_answers()  # of the ledger, which would refuse the key first
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "another key than that")
+    run = bench.run(assets=("responses", "results", "rejected_rows"), raise_on_error=False)
+    assert "makes prompts anew" in said(run)
+    assert charged() == 0
+    assert bench.run().success
+    assert [row["text"] for row in bench.rows("responses")] == ["t0", "t1", "t2"]
 
 
 @pytest.mark.slow

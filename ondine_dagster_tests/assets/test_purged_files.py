@@ -55,8 +55,8 @@ def test_what_a_run_has_made_meanwhile_stays(lake: Lake, monkeypatch: pytest.Mon
     made = responses(row("newer", 3 * CUTOFF))
     open_writer = Lake.open_writer
 
-    def opened_late(*args: Any) -> Any:
-        writer = open_writer(*args)
+    def opened_late(*args: Any, **options: Any) -> Any:
+        writer = open_writer(*args, **options)
         monkeypatch.undo()
         lake.write("notes", "responses", "p", made, NOTES)
         return writer

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
 from ondine_dagster.cli.main import cli
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.settings import ENCRYPTION_KEY
+from ondine_dagster.storage.lake import Lake
 from ondine_dagster_tests.ledger.builders import ask_and_answer
 
 Typed = Callable[..., Result]
@@ -62,3 +64,20 @@ def test_rekey_counts_what_is_under_another_key(
     monkeypatch.setenv("ONDINE_OLD_ENCRYPTION_KEY", "the first key of all")
     found = typed("rekey")
     assert (found.exit_code, "2 texts brought over" in found.output) == (0, True)
+
+
+def test_rekey_brings_the_lake_over_and_says_what_it_cannot(
+    typed: Typed, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(data_dir, "a")
+    lake = Lake(data_dir / "lake")
+    text = pa.table({"_row_key": ["r"], "messages": ["what was asked"]})
+    lake.write("notes", "prompts", "p", text)
+    monkeypatch.setenv(ENCRYPTION_KEY, "the first key of all")
+    done = typed("rekey")
+    assert (done.exit_code, "1 file of the lake brought over" in done.output) == (0, True)
+    assert lake.read("notes", "prompts", "p") == text
+    monkeypatch.setenv(ENCRYPTION_KEY, "another key than that")
+    lost = typed("rekey", "--lost")
+    assert lost.exit_code == 1
+    assert "1 file of the lake left as before. notes p: the texts in `prompts`" in lost.output
