@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ondine_dagster.ledger.ledger import Ledger
+from ondine_dagster.observe.outbox import queue_again
 from ondine_dagster.observe.scrubbing import scrubbed_messages
 from ondine_dagster.observe.spans import Span
 from ondine_dagster_tests.ledger.builders import CONTEXT, answered, execute, go, request, unknown
@@ -137,6 +138,10 @@ def test_rows_of_a_refused_pack_say_that_it_was_refused(ledger: Ledger, kind: st
     why = "langfuse.observation.status_message" if kind == "langfuse" else "error.type"
     said = "row: refused" if kind == "langfuse" else "refused"
     assert [one.attributes[why] for one in rows] == [said] * 2
+    queue_again(ledger.database, 0)
+    again = [one for one in spans(ledger, kind) if one.name == "row"]
+    assert [one.span_id for one in again] == [one.span_id for one in rows], "sent twice, kept once"
+    assert len({one.span_id for one in again}) == 2
 
 
 @pytest.mark.parametrize(
