@@ -12,7 +12,7 @@ import json
 import signal
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,14 +164,16 @@ def _run(target: Target) -> RunSummary:
     with shown:
         thread.start()
         try:
-            while thread.is_alive():
-                thread.join(_WAIT_SECONDS)
+            # not by joining the thread: CPython takes it for ended once Ctrl-C came in between
+            # (https://github.com/python/cpython/issues/90882)
+            while not ended.done():
+                wait([ended], _WAIT_SECONDS)
                 shown.refresh()
         except KeyboardInterrupt:
             shown.interrupted(target.declared.dataset.limits.drain_seconds)
             interrupts.hear(signal.SIGINT)
             shown.stop()
-            thread.join()
+            wait([ended])
             raise
     summary = ended.result()
     status = summary.status
