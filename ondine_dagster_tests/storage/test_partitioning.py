@@ -246,6 +246,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         take_snapshot(Lake(tmp_path / "lake"), dataset, path)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_partitions_are_placed_and_found(tmp_path: Path) -> None:
     hours = [datetime(2014, 1, 1, tzinfo=UTC) + timedelta(hours=n) for n in range(100_000)]
     random.Random(3).shuffle(hours)
