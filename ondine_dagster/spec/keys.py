@@ -11,14 +11,21 @@ from difflib import get_close_matches
 
 NOT_SUPPORTED_YET = frozenset(
     {
-        "mode",
         "on_error",
-        "tracing",
         "llm.extra",
         "llm.keys",
         "output.fields.*.fields",
     }
 )
+
+# Not a matter of one dataset, or of all its runs.
+_SAID_ELSEWHERE = {
+    "encryption": "texts are encrypted where ONDINE_ENCRYPTION_KEY is set",
+    "mode": "`ondine-dagster run --replay` and `ondine-dagster verify` choose it for a run",
+    "observer": "ONDINE_OBSERVER names it",
+    "traces": "traces are sent where ONDINE_TRACES is set",
+    "tracing": "traces are sent where ONDINE_TRACES is set",
+}
 
 # Left out for good: one question, one text answer.
 NOT_SUPPORTED = frozenset(
@@ -118,6 +125,8 @@ def refusal(path: str) -> str | None:
     """
     if path in NOT_SUPPORTED_YET:
         return "is not supported yet"
+    if path in _SAID_ELSEWHERE:
+        return f"is no part of a declaration: {_SAID_ELSEWHERE[path]}"
     if path in NOT_SUPPORTED:
         return (
             "is not supported: a row is one question with one text answer, without tools, sound "

@@ -53,6 +53,21 @@ def test_a_planned_setting_is_refused_by_name(path: str) -> None:
 
 
 @pytest.mark.behaviour("P-13")
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [
+        ("tracing", "ONDINE_TRACES"),
+        ("mode", "run --replay"),
+        ("observer", "ONDINE_OBSERVER"),
+        ("encryption", "ONDINE_ENCRYPTION_KEY"),
+    ],
+)
+def test_what_is_said_elsewhere_is_refused_with_the_place(key: str, where: str) -> None:
+    problem = only_problem(changed(key, "live"))
+    assert problem.message.startswith(f"`{key}` is no part of a declaration")
+    assert where in problem.message
+
+
 @pytest.mark.parametrize("path", sorted(NOT_SUPPORTED))
 def test_tools_pictures_and_sound_are_refused_by_name(path: str) -> None:
     problem = only_problem(changed(path, True))
