@@ -113,6 +113,7 @@ ready on 8177
 """
 
 
+@pytest.mark.slow
 def test_files_state_ports_and_background_commands_work(tmp_path: Path) -> None:
     run_text(GOOD, tmp_path, port=4321)
     assert (tmp_path / "work" / "in" / "names.csv").read_text() == "name\nZoë at 4321\n"

@@ -7,9 +7,7 @@ import pytest
 from ondine_dagster_tests.cli.typing_person import Person
 from ondine_dagster_tests.workbench import numbered
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.behaviour("B-8")
+pytestmark = [pytest.mark.slow, pytest.mark.behaviour("B-8")]
 
 ONCE = "[[token=t{n}]][[fault=null_content times=1]] row {n}"
 REFUSED = "[[token=t{n}]][[fault=refusal times=1]] row {n}"

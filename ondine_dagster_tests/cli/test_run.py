@@ -37,6 +37,7 @@ def test_every_row_is_labelled_and_the_summary_says_what_it_cost(person: Person)
     assert str(person.settings.data_dir) in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.behaviour("B-1")
 def test_a_second_run_pays_nothing_and_says_so(person: Person) -> None:
     person.write(12)

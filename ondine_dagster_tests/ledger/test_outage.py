@@ -71,6 +71,7 @@ def test_what_comes_in_an_outage_is_safe_and_written_once_the_ledger_works(
     assert value(ledger.database, "SELECT count(*) FROM outbox") == 2
 
 
+@pytest.mark.behaviour("A-6")
 @pytest.mark.behaviour("A-7")
 @pytest.mark.parametrize("how", UNWRITABLE)
 def test_what_a_killed_process_spilled_is_taken_in_by_the_next(path: Path, how: str) -> None:
