@@ -172,7 +172,7 @@ def test_a_template_elsewhere_is_refused_with_the_places_for_it(
     ("after", "line", "sentence"),
     [
         ("name: my-model", "    temprature: 0", "unknown key `temprature` in llm; did you mean"),
-        ("name: reviews", "  mode: batch", "`mode` is not supported yet"),
+        ("name: reviews", "  on_error: stop", "`on_error` is not supported yet"),
         ("name: reviews", "  schedule: daily", "`schedule.cron` is 'daily'; it must have five"),
         ("name: my-model", "    temperature: 3", "`llm.temperature` is 3; it must be at most 2"),
         ("note:", "      more: {type: strin}", "`output.fields.more.type` is 'strin'"),
