@@ -1,4 +1,4 @@
-"""Models and functions as a user may write them, for declarations that name them by import path."""
+"""Code as a user may write it, for declarations that name it by import path."""
 
 from __future__ import annotations
 
@@ -39,6 +39,17 @@ class Rated(BaseModel):
 
     label: str
     score: int
+
+
+class Watcher:
+    """An observer that does nothing."""
+
+    def on_event(self, event: object) -> None:
+        """Take in an event."""
+
+
+class OtherWatcher(Watcher):
+    """Another one."""
 
 
 def first_word(text: str) -> str:

@@ -1,43 +1,65 @@
-"""An observer of the user's own: told of what happens in a run, and unable to change it.
+"""Observers of the user's own: told of what happens in a run, and unable to change it.
 
-It is called in a thread of its own. One that raises or hangs is reported once, when the run ends.
+One may be declared, and the environment may name one for all datasets. Each is called in a thread
+of its own. One that raises or hangs is reported once, when the run ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.engine.events import Event, Observer
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.own_code import load
 from ondine_dagster.observe.relay import Relay, Undelivered
 from ondine_dagster.settings import OBSERVER
+from ondine_dagster.spec.providers import is_import_path
+
+if TYPE_CHECKING:
+    from ondine_dagster.assets.pipeline import Pipeline
 
 _EXAMPLE = "my_module:MyObserver"
+ObserverClass = Callable[[], Observer]
 
 
-def observer_of(pipeline: Pipeline) -> Observer | None:
-    """Return the observer that the environment names, None where it names none.
+def observer_class(setting: str, path: str, folders: Iterable[Path]) -> ObserverClass:
+    """Return the class that `setting` names; raises OndineError where there is none of the kind."""
+    found = load(setting, path, folders, "class")
+    if not isinstance(found, type):
+        raise OndineError(f"{setting}: {path} is no class.")
+    if not callable(getattr(found, "on_event", None)):
+        raise OndineError(f"{setting}: {path} has no method on_event(self, event).")
+    return found
 
-    Raises OndineError where there is none of that name, or it cannot be made or told anything.
+
+def observers_of(pipeline: Pipeline) -> list[Observer]:
+    """Return the observer that is declared, and the one that the environment names.
+
+    One that both name is returned once. Raises OndineError for a variable that names none, and
+    where one cannot be made.
     """
+    classes: dict[ObserverClass, str] = {}
+    if pipeline.observer is not None:
+        classes[pipeline.observer] = f"{pipeline.declared_in}: observer"
     path = pipeline.settings().variable(OBSERVER)
-    if path is None:
-        return None
-    if not all(path.partition(":")):
-        raise OndineError(f"{OBSERVER} is {path!r}; it must be module and class, as {_EXAMPLE}.")
-    folders = (pipeline.declared_in.parent, pipeline.project_root)
-    made = load(OBSERVER, path, folders, "class")
+    if path is not None:
+        if not is_import_path(path):
+            raise OndineError(
+                f"{OBSERVER} is {path!r}; it must be module and class, as {_EXAMPLE}."
+            )
+        classes.setdefault(observer_class(OBSERVER, path, pipeline.folders), OBSERVER)
+    return [_made(setting, one) for one, setting in classes.items()]
+
+
+def _made(setting: str, wanted: ObserverClass) -> Observer:
     try:
-        found = made()
+        return wanted()
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
-        raise OndineError(f"{OBSERVER}: {path}() cannot be made: {problem}") from error
-    if not callable(getattr(found, "on_event", None)):
-        raise OndineError(f"{OBSERVER}: {path} has no method on_event(self, event).")
-    assert isinstance(found, Observer)
-    return found
+        name = getattr(wanted, "__qualname__", wanted)
+        raise OndineError(f"{setting}: {name}() cannot be made: {problem}") from error
 
 
 class Observing:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondine_dagster.assets.answer_code import answer_code, with_fields_of
+from ondine_dagster.assets.observer import observer_class
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import answer_key, digest
@@ -56,8 +57,12 @@ class Pipeline:
         self.project_root = project_root
         try:
             # the model or the function of the user's own that reads answers, where there is one
-            self._code = answer_code(dataset.output, self._folders)
+            self._code = answer_code(dataset.output, self.folders)
             self.dataset = with_fields_of(self._code, dataset)
+            named = dataset.observer
+            self.observer = (
+                None if named is None else observer_class("observer", named, self.folders)
+            )
         except OndineError as error:
             raise OndineError(f"{declared_in}: {error}") from error
 
@@ -184,7 +189,8 @@ class Pipeline:
         return None if llm is None else self._provider_of(llm, "fallback")
 
     @property
-    def _folders(self) -> tuple[Path, Path]:
+    def folders(self) -> tuple[Path, Path]:
+        """Return where code and files that the declaration names are looked for."""
         return self.declared_in.absolute().parent, self.project_root
 
     @cached_property
@@ -195,7 +201,7 @@ class Pipeline:
     def _provider_of(self, llm: Llm, section: str = "") -> Provider:
         try:
             schema, same = wire_schema(self.dataset.output.fields), self.renderer.static_messages
-            return build_provider(llm, schema, self._folders, same)
+            return build_provider(llm, schema, self.folders, same)
         except OndineError as error:
             text = str(error)
             if section:
@@ -219,7 +225,7 @@ class Pipeline:
         except OndineError as error:
             raise OndineError(f"{self.declared_in}: {error}") from None
         same = self.renderer.static_messages
-        return packing, build_provider(llm, packing.schema, self._folders, same)
+        return packing, build_provider(llm, packing.schema, self.folders, same)
 
     @property
     def highest_ceiling(self) -> int:
@@ -267,7 +273,7 @@ class Pipeline:
         """
         declared = self.dataset.prompt.files.folder
         if declared is None and not self.dataset.is_in_files:
-            return self._folders[0]
+            return self.folders[0]
         if declared is None:
             source = self.source()
             assert isinstance(source, Path)

@@ -7,6 +7,7 @@ take is dropped and counted. Rows that end well cost nothing unless somebody ask
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import Self
 import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
 
-from ondine_dagster.assets.observer import Observing, observer_of
+from ondine_dagster.assets.observer import Observing, observers_of
 from ondine_dagster.assets.partition_counts import PartitionCounts
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.row_ends import ReadRow, row_ends
@@ -58,8 +59,7 @@ class Signals:
         self._told: Counter[str | None] = Counter()
         self._ledger = pipeline.settings().ledger_path
         self._metrics = RunMetrics(pipeline.name, pipeline.settings().data_dir)
-        observer = observer_of(pipeline)
-        self._observing = Observing(observer) if observer is not None else None
+        self._observing = [Observing(one) for one in observers_of(pipeline)]
         self._lines = Relay[Event](self._write, "row log")
 
     @property
@@ -73,8 +73,8 @@ class Signals:
         self._observe(event)
 
     def _observe(self, event: Event) -> None:
-        if self._observing is not None:
-            self._observing.tell(event)
+        for one in self._observing:
+            one.tell(event)
 
     def started(self, partitions: int, rows: int) -> None:
         """Take in that the run begins to ask."""
@@ -89,7 +89,7 @@ class Signals:
 
     def rows(self, partition: str, keys: Sequence[str], read: Sequence[ReadRow]) -> None:
         """Take in rows that have ended, with what their answers say."""
-        everything = self._debug or self._observing is not None
+        everything = self._debug or bool(self._observing)
         for event in row_ends(self._run_id, self._name, partition, keys, read, all_rows=everything):
             self._observe(event)
             if self._debug or (event.code is not None and self._is_one_of_few(event)):
@@ -154,8 +154,6 @@ class Signals:
             raise lost.error
 
     def _end_observing(self, error: BaseException | None, seconds: float) -> None:
-        if self._observing is None:
-            return
         done = self._metrics
         self._observe(
             RunEnded(
@@ -167,8 +165,10 @@ class Signals:
                 error=None if error is None else f"{type(error).__name__}: {error}",
             )
         )
-        if problem := self._observing.close(seconds):
-            self._log.warning(f"{self._name}: {problem}")
+        until = time.monotonic() + seconds  # for all of them together
+        for one in self._observing:
+            if problem := one.close(max(0, until - time.monotonic())):
+                self._log.warning(f"{self._name}: {problem}")
 
     def _write_metrics(self, *, success: bool) -> None:
         """Leave the numbers of the run for Prometheus; that they cannot be left fails no run."""

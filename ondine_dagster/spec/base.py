@@ -21,6 +21,7 @@ from pydantic import (
 
 from ondine_dagster.spec.keys import advice
 from ondine_dagster.spec.problems import Location, dotted, readable, shown
+from ondine_dagster.spec.providers import is_import_path
 
 # Far above any price, and low enough that money fits 64-bit integers of 1e-12 USD.
 DEAREST_USD = 10_000
@@ -57,6 +58,12 @@ def _no_blank(value: str) -> str:
     return value
 
 
+def _import_path(path: str) -> str:
+    if not is_import_path(path):
+        raise ValueError(f"is {shown(path)}; it must be an import path such as my_module:Name")
+    return path
+
+
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         raise ValueError(f"is {shown(value)}; it must be a number")
@@ -84,6 +91,7 @@ def usd_up_to(most: int) -> Callable[[Any], Decimal]:
 
 Text = Annotated[str, Strict()]
 FilledText = Annotated[str, Strict(), AfterValidator(_no_blank)]
+ImportPath = Annotated[FilledText, AfterValidator(_import_path)]
 Whole = Annotated[int, Strict()]
 Fraction = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]

@@ -15,6 +15,7 @@ from ondine_dagster.spec.base import (
     TEMPLATED,
     VERBATIM,
     FilledText,
+    ImportPath,
     Part,
     Whole,
 )
@@ -148,6 +149,12 @@ class Dataset(Part):
     )
     checks: Checks = Field(
         default=Checks(), description="From when on a check warns or fails, and what stops a run."
+    )
+    observer: Annotated[ImportPath | None, LOCAL] = Field(
+        default=None,
+        description="A class of your own by import path whose method `on_event` is told of what "
+        "happens in runs. Looked for beside the declaration too.",
+        examples=["my_module:MyObserver"],
     )
 
     @property

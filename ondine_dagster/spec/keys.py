@@ -22,7 +22,6 @@ NOT_SUPPORTED_YET = frozenset(
 _SAID_ELSEWHERE = {
     "encryption": "texts are encrypted where ONDINE_ENCRYPTION_KEY is set",
     "mode": "`ondine-dagster run --replay` and `ondine-dagster verify` choose it for a run",
-    "observer": "ONDINE_OBSERVER names it",
     "traces": "traces are sent where ONDINE_TRACES is set",
     "tracing": "traces are sent where ONDINE_TRACES is set",
 }

@@ -20,12 +20,20 @@ from pydantic import (
 )
 
 from ondine_dagster.spec.accept import compiles
-from ondine_dagster.spec.base import LOCAL, QUESTION, REQUEST, VERBATIM, FilledText, Part, Whole
+from ondine_dagster.spec.base import (
+    LOCAL,
+    QUESTION,
+    REQUEST,
+    VERBATIM,
+    FilledText,
+    ImportPath,
+    Part,
+    Whole,
+)
 from ondine_dagster.spec.choice import Choice
 from ondine_dagster.spec.columns import output_column, same_column
 from ondine_dagster.spec.output_field import Column, OutputField
 from ondine_dagster.spec.problems import Location, refused_at, shown
-from ondine_dagster.spec.providers import is_import_path
 from ondine_dagster.spec.values import ColumnType
 
 __all__ = ["Output", "OutputField", "Repair"]
@@ -35,12 +43,6 @@ Kind = Literal["fields", "model", "json", "pattern", "choice", "function", "text
 _OF_JSON = ("fields", "model", "json")
 # what only encloses an answer, so that nothing of it can be lost
 _SAFE: tuple[Repair, ...] = ("thoughts", "fences")
-
-
-def _import_path(path: str) -> str:
-    if not is_import_path(path):
-        raise ValueError(f"is {shown(path)}; it must be an import path such as my_module:Name")
-    return path
 
 
 def _named_groups(pattern: str) -> str:
@@ -61,9 +63,6 @@ def _once_each(repairs: Any) -> Any:
     return repairs
 
 
-_ImportPath = Annotated[FilledText, AfterValidator(_import_path)]
-
-
 class Output(Part):
     """The columns that an answer becomes."""
 
@@ -74,7 +73,7 @@ class Output(Part):
         description="The fields of a structured answer, by name. The names are sent, and so "
         "part of the question. Empty: the answer is plain text.",
     )
-    model: Annotated[_ImportPath | None, QUESTION] = Field(
+    model: Annotated[ImportPath | None, QUESTION] = Field(
         default=None,
         description="A Pydantic model by import path, instead of `fields`: its JSON schema is "
         "sent, its validation decides what is accepted. Looked for beside the declaration too.",
@@ -99,7 +98,7 @@ class Output(Part):
         description="The values that a plain text answer may stand for: a list, or each value "
         "with other words for it.",
     )
-    function: Annotated[_ImportPath | None, LOCAL] = Field(
+    function: Annotated[ImportPath | None, LOCAL] = Field(
         default=None,
         description="A function of your own by import path: it is given the text of an answer, "
         "and returns the value, or a mapping with the columns of `types`.",

@@ -35,6 +35,7 @@ from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.facts import Facts, PartitionFacts
 from ondine_dagster.assets.field_counts import FieldCounts
 from ondine_dagster.assets.field_verdicts import field_verdicts
+from ondine_dagster.assets.observer import observers_of
 from ondine_dagster.assets.packs import pack_plan
 from ondine_dagster.assets.pilot import pilot_plan
 from ondine_dagster.assets.pipeline import Pipeline
@@ -233,6 +234,7 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
         "shown": pipeline.scrub(CONTACT),
         "at rest": at_rest(pipeline, raw).to_pylist(),
         "exported": _exported(pipeline, lake, first, folder),
+        "observed": [type(one).__name__ for one in observers_of(pipeline)],
         "checks": _checks(pipeline),
         "automation": _automation(dataset, folder),
     }
@@ -385,6 +387,7 @@ SHOWS_IN: Mapping[str, str] = {
     "name": "specs",
     "description": "specs",
     "owners": "specs",
+    "observer": "observed",
     "schedule": "automation",
     "schedule.cron": "automation",
     "schedule.timezone": "automation",

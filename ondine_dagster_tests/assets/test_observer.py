@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from ondine_dagster import (
     RunStarted,
 )
 from ondine_dagster.assets import signals
+from ondine_dagster.assets.observer import observers_of
+from ondine_dagster.errors import OndineError
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.workbench import REJECTED, RESULTS, Bench, MakeBench, numbered
 
@@ -31,6 +34,11 @@ seen, gate = [], threading.Event()
 class Good:
     def on_event(self, event):
         seen.append(event)
+
+class Other(Good):
+    heard = []
+    def on_event(self, event):
+        self.heard.append(event)
 
 class Raises:
     def on_event(self, event):
@@ -48,6 +56,9 @@ class CannotBeMade:
 
 class Deaf:
     pass
+
+def a_function():
+    return Good()
 """
 
 
@@ -58,15 +69,13 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.
 
     (tmp_path / f"{_MODULE}.py").write_text(_SOURCE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(__import__("sys").modules, _MODULE, raising=False)
+    monkeypatch.delitem(sys.modules, _MODULE, raising=False)
     module = import_module(_MODULE)
     yield module.gate
     module.gate.set()
 
 
 def observe(monkeypatch: pytest.MonkeyPatch, name: str) -> list[Event]:
-    import sys
-
     monkeypatch.setenv("ONDINE_OBSERVER", f"{_MODULE}:{name}")
     seen: list[Event] = sys.modules[_MODULE].seen
     return seen
@@ -78,16 +87,17 @@ def warnings(bench: Bench, run_id: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("gate")
-def test_an_observer_hears_of_everything(
+def test_an_observer_that_is_declared_and_one_of_all_datasets_hear_of_everything(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = numbered(6)
     rows[1]["text"] += " [[fault=429 times=1 retry_after=0]]"
     rows[2]["text"] = "[[fault=refusal]] row"
-    bench = make_bench(rows, partitions={"rows": 3})
+    bench = make_bench(rows, partitions={"rows": 3}, observer=f"{_MODULE}:Other")
     bench.snapshot()
     seen = observe(monkeypatch, "Good")
     run = bench.run()
+    assert sys.modules[_MODULE].Other.heard == seen
     assert Counter(type(one) for one in seen) == {
         RunStarted: 1,
         RequestSent: 7,
@@ -147,22 +157,32 @@ def test_an_observer_that_raises_or_hangs_changes_nothing_and_is_reported_once(
     ("path", "said"),
     [
         (f"{_MODULE}:Missing", "has no class Missing"),
-        (f"{_MODULE}:CannotBeMade", "cannot be made: RuntimeError: no"),
+        (f"{_MODULE}:a_function", "a_function is no class"),
         (f"{_MODULE}:Deaf", r"has no method on_event\(self, event\)"),
         ("nowhere_at_all:Good", "there is no module nowhere_at_all"),
-        ("Good", "it must be module and class, as my_module:MyObserver"),
     ],
 )
 def test_what_is_no_observer_is_refused_before_anything_is_paid(
-    make_bench: MakeBench,
-    monkeypatch: pytest.MonkeyPatch,
-    path: str,
-    said: str,
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, path: str, said: str
 ) -> None:
-    from ondine_dagster.assets.observer import observer_of
-    from ondine_dagster.errors import OndineError
-
+    with pytest.raises(OndineError, match=f"defs.yaml: observer.*{said}"):
+        make_bench(numbered(1), observer=path)
     pipeline = make_bench(numbered(1)).pipeline
     monkeypatch.setenv("ONDINE_OBSERVER", path)
-    with pytest.raises(OndineError, match=said):
-        observer_of(pipeline)
+    with pytest.raises(OndineError, match=f"ONDINE_OBSERVER.*{said}"):
+        observers_of(pipeline)
+
+
+@pytest.mark.usefixtures("gate")
+def test_an_observer_that_both_name_is_told_once_and_one_that_cannot_be_made_is_refused(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(numbered(1), observer=f"{_MODULE}:Good")
+    observe(monkeypatch, "Good")
+    assert [type(one).__name__ for one in observers_of(bench.pipeline)] == ["Good"]
+    observe(monkeypatch, "CannotBeMade")
+    with pytest.raises(OndineError, match=r"CannotBeMade\(\) cannot be made: RuntimeError: no"):
+        observers_of(bench.pipeline)
+    monkeypatch.setenv("ONDINE_OBSERVER", "Good")
+    with pytest.raises(OndineError, match="must be module and class, as my_module:MyObserver"):
+        observers_of(bench.pipeline)

@@ -270,6 +270,7 @@ CHANGES: dict[str, Change] = {
     "partitions.values.listed": _cut("values.listed", ["c0"], ["c0", "c1"]),
     "batching.rows_per_request": Change("batching.rows_per_request", 25, "auto"),
     "batching.format": Change("batching.format", "json", "csv", _PACKS),
+    "observer": Change("observer", f"{_OWN}:Watcher", f"{_OWN}:OtherWatcher"),
     "when": Change("when", "id != '3'", "id != '4'"),
     "samples": Change("samples", 1, 3),
     "privacy.prompt": _privacy("prompt", "placeholders", "remove"),

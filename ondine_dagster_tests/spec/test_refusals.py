@@ -58,7 +58,6 @@ def test_a_planned_setting_is_refused_by_name(path: str) -> None:
     [
         ("tracing", "ONDINE_TRACES"),
         ("mode", "run --replay"),
-        ("observer", "ONDINE_OBSERVER"),
         ("encryption", "ONDINE_ENCRYPTION_KEY"),
     ],
 )
