@@ -11,6 +11,7 @@ from ondine_dagster.engine.rows import DAMAGE, NOT_RAISED, REASKED, REPAIRED, Ou
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 
 RESPONSES, RESULTS, REJECTED = "responses", "results", "rejected_rows"
+VERIFIED = "verified"  # what `verify` compared, no asset
 TRIO = (RESPONSES, RESULTS, REJECTED)
 # notes of a partition: what the requests of the last run cost (picodollars), for how many rows,
 # what was expected, and why rows wait

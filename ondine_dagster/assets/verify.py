@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.assets.merge import rows_of
 from ondine_dagster.assets.outcomes import stored_outcome
-from ondine_dagster.assets.partition_counts import RESPONSES
+from ondine_dagster.assets.partition_counts import RESPONSES, VERIFIED
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.samples import read_sample
 from ondine_dagster.engine.rows import Outcome, PartitionFeed, Question, RowOutcome
@@ -27,15 +27,18 @@ from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import plural
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ondine_dagster.engine.engine import Engine
     from ondine_dagster.ledger.ledger import Ledger
     from ondine_dagster.ledger.records import Answer
 
 ROWS_TAG = "ondine/verify_rows"
-VERIFIED = "verified"  # the file in the lake
 DEFAULT_ROWS = 20
 _PROMPTS = "prompts"
 _NAMES = ("_row_key", "answer_key", "messages")
+_TEXTS = ("before", "now", "why")  # of `verified`
+_NOT_THERE = "what was compared is purged, or cannot be read"
 
 
 class Same(StrEnum):
@@ -200,11 +203,31 @@ def write_verified(
     ]
     made = [dict(zip(schema.names, row, strict=True)) for row in rows]
     tables = [pa.Table.from_pylist(made, schema)]
-    if lake.exists(pipeline.name, VERIFIED, None):
-        before = lake.read(pipeline.name, VERIFIED, None)
+    before = _present(lake, pipeline.name)
+    if before is not None:
         kept = [scope == run_scope for scope in before.column("call").to_pylist()]
         tables.insert(0, before.filter(pa.array(kept, pa.bool_())))
     lake.write(pipeline.name, VERIFIED, None, pa.concat_tables(tables))
+
+
+def _present(lake: Lake, dataset: str) -> pa.Table | None:
+    """Return the file `verified`, None where there is none; without texts under another key."""
+    import pyarrow as pa
+
+    from ondine_dagster.ledger.sealing import Unreadable
+
+    if not lake.exists(dataset, VERIFIED, None):
+        return None
+    try:
+        return lake.read(dataset, VERIFIED, None)
+    except Unreadable:
+        table = lake.read(dataset, VERIFIED, None, as_it_lies=True)
+        for name in _TEXTS:
+            place = table.schema.get_field_index(name)
+            table = table.set_column(
+                place, table.schema.field(place), pa.nulls(len(table), pa.string())
+            )
+        return table
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,21 +260,24 @@ class Drift:
 
 
 def _example(row: Mapping[str, Any]) -> str:
+    if row["before"] is None:
+        return f"{row['_row_key']}, {row['column']}: {_NOT_THERE}"
     return f"{row['_row_key']}, {row['column']}: was {row['before']}, now {row['now']}"
 
 
 def read_drift(lake: Lake, dataset: str) -> Drift | None:
     """Return what the last call of verify has found; None where there was none."""
-    if not lake.exists(dataset, VERIFIED, None):
+    present = _present(lake, dataset)
+    if present is None:
         return None
-    rows = lake.read(dataset, VERIFIED, None).to_pylist()
+    rows = present.to_pylist()
     verdicts = {(row["partition"], row["_row_key"]): row["verdict"] for row in rows}
     counts = {one: sum(verdict == one for verdict in verdicts.values()) for one in Same}
     examples = tuple(
         (row["partition"], _example(row)) for row in rows if row["verdict"] == Same.MISMATCH
     )
     unclear = tuple(
-        (row["partition"], f"{row['_row_key']}: {row['why']}")
+        (row["partition"], f"{row['_row_key']}: {row['why'] or _NOT_THERE}")
         for row in rows
         if row["verdict"] == Same.INDETERMINATE
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ondine_dagster.assets.purged_files import purge_files
+from ondine_dagster.assets.unused_attachments import Unused, remove_unused
 from ondine_dagster.cli.ages import milliseconds
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.clock import now_ms
@@ -14,6 +15,7 @@ from ondine_dagster.ledger.ledger import close_ledger, open_ledger
 from ondine_dagster.ledger.purge import purge
 from ondine_dagster.ledger.totals import dataset_names
 from ondine_dagster.settings import load_settings
+from ondine_dagster.storage.attachments import AttachmentStore
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import plural
 
@@ -35,7 +37,11 @@ def purge_command(age: str, dataset: str | None) -> None:
         done = purge(ledger.database, before_ms, dataset)
     finally:
         close_ledger(path)
-    rows = purge_files(Lake(settings.lake_root), before_ms, dataset)
+    lake = Lake(settings.lake_root)
+    rows = purge_files(lake, before_ms, dataset)
+    if dataset is None:
+        store = AttachmentStore(settings.data_dir / "attachments")
+        _tell_of_files(remove_unused(lake, store, before_ms, now_ms()))
     if not done.answers and not rows:
         click.echo(f"No answer with a text is older than {age}.")
         return
@@ -44,3 +50,13 @@ def purge_command(age: str, dataset: str | None) -> None:
         f"ledger and of {plural(rows, 'row')} from the lake, that came more than {age} ago. Their "
         "rows are not asked again; what they cost stays counted."
     )
+
+
+def _tell_of_files(unused: Unused) -> None:
+    if unused.files:
+        click.echo(
+            f"Removed {plural(unused.files, 'file')} from attachments/ that no prompt names any "
+            "more."
+        )
+    if unused.problem:
+        click.echo(f"attachments/ is left as it is. {unused.problem}", err=True)

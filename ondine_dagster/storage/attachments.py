@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class AttachmentStore:
         """Make `data` durable; return its digest in hex."""
         digest = sha256(data).hexdigest()
         path = self._path(digest)
-        if self.load(digest) is None:
+        if not self._known(digest):
             ensure_folder(path.parent)
             with AtomicFile(path) as file:
                 file.stream.write(data)
@@ -34,7 +35,7 @@ class AttachmentStore:
 
     def point_to(self, path: Path, digest: str) -> None:
         """Remember that the file at `path` has this digest, unless a file with it is known."""
-        if self.load(digest) is not None:
+        if self._known(digest):
             return
         link = self._path(digest)
         ensure_folder(link.parent)
@@ -49,6 +50,23 @@ class AttachmentStore:
         except OSError:
             return None
         return data if sha256(data).hexdigest() == digest else None
+
+    def unused_since(self, before_ms: int) -> set[str]:
+        """Return the digests of what was last kept before that (ms since the epoch, UTC)."""
+        paths = self._root.glob("??/*") if self._root.exists() else ()
+        return {one.name for one in paths if one.lstat().st_mtime_ns < before_ms * 1_000_000}
+
+    def remove(self, digest: str) -> None:
+        """Remove a file, or the link to it; what a link points to stays."""
+        self._path(digest).unlink(missing_ok=True)
+
+    def _known(self, digest: str) -> bool:
+        """Return whether the file is there; if so its time says that it is wanted still."""
+        if self.load(digest) is None:
+            return False
+        with suppress(FileNotFoundError):
+            os.utime(self._path(digest), follow_symlinks=False)
+        return True
 
     def _path(self, digest: str) -> Path:
         return self._root / digest[:2] / digest

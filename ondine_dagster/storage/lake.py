@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.atomic import fsync_folder
-from ondine_dagster.storage.layout import asset_file, asset_files, asset_folder, partition_of
+from ondine_dagster.storage.layout import (
+    asset_file,
+    asset_files,
+    asset_folder,
+    partition_of,
+    unquoted,
+)
 from ondine_dagster.storage.parquet_files import (
     LakeFile,
     LakeWriter,
@@ -166,6 +172,10 @@ class Lake:
     def exists(self, dataset: str, asset: str, partition: str | None) -> bool:
         """Return whether a partition has a finished file."""
         return self.path(dataset, asset, partition).is_file()
+
+    def datasets(self, asset: str) -> list[str]:
+        """Return the datasets that have files of an asset, sorted."""
+        return sorted(unquoted(one.parent.name) for one in self.root.glob(f"*/{asset}/"))
 
     def partitions(self, dataset: str, asset: str) -> list[str]:
         """Return the keys that have files, sorted; none for an unpartitioned asset."""

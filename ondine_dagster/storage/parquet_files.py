@@ -51,14 +51,14 @@ class LakeFile:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        names, hidden = _with_row_key(columns, self._sealed)
+        names, hidden = _with_names_of_rows(columns, self._sealed)
         wanted = None if keys is None else pa.array(list(keys), pa.string())
         for batch in self._file.iter_batches(batch_size=batch_rows, columns=names):
             if wanted is not None:
                 batch = batch.filter(pc.is_in(batch.column("_row_key"), value_set=wanted))
             if self._sealed is not None:
                 batch = self._sealed.open(batch)
-            yield batch.drop_columns(["_row_key"]) if hidden else batch
+            yield batch.drop_columns(hidden) if hidden else batch
 
     def refuse_other_key(self) -> None:
         """Raise OndineError where texts are sealed under a key that is not given."""
@@ -190,21 +190,22 @@ def read_table(
     """
     with _parquet(path) as file:
         sealed = None if as_it_lies else as_sealed(path, _notes(file))
-        names, _ = _with_row_key(columns, sealed)
+        names, _ = _with_names_of_rows(columns, sealed)
         table = file.read(columns=names)
     if sealed is not None:
         table = sealed.open(table)
     return table if columns is None else table.select(list(columns))
 
 
-def _with_row_key(
+def _with_names_of_rows(
     columns: Sequence[str] | None, sealed: SealedTexts | None
-) -> tuple[list[str] | None, bool]:
-    """Return the columns to read, and whether the key of rows was added: texts open with it."""
+) -> tuple[list[str] | None, list[str]]:
+    """Return the columns to read, and those of them that were added: texts open with them."""
     if columns is None:
-        return None, False
-    adds = sealed is not None and sealed.opens(columns) and "_row_key" not in columns
-    return [*columns, *(["_row_key"] if adds else [])], adds
+        return None, []
+    opens = sealed is not None and sealed.opens(columns)
+    added = [one for one in sealed.named_by if one not in columns] if sealed and opens else []
+    return [*columns, *added], added
 
 
 def read_schema(path: Path) -> pa.Schema:

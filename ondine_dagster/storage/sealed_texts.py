@@ -9,7 +9,7 @@ the name of its key: files from before are read as they are, and no text is take
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 SEALED_NOTE = "ondine.sealed"
 _PREFIX = "sealed:"
-_ROW_KEY = "_row_key"
 _PROMPTS = {"prompts": ("messages", "error_message")}
 # messages about errors quote what they are about
 _ANSWERS = {
     "responses": ("text", "error_message", "events", "samples"),
     "rejected_rows": ("_raw_text", "_error_message", "_events"),
+    "verified": ("before", "now", "why"),
 }
+# what names a row of a file
+_BY_KEY = ("_row_key",)
+_NAMED_BY = {"verified": ("call", "partition", "_row_key", "column")}
 _COLUMNS = _PROMPTS | _ANSWERS
 SEALED_ASSETS = tuple(_COLUMNS)
 _IN_LISTS = ("text", "error_message", "message")  # the texts of samples and events
@@ -39,7 +42,10 @@ _Change = Callable[[str, str, str], str]
 
 
 class SealedTexts:
-    """The sealed texts of one file: `key` is the name of what they are sealed with."""
+    """The sealed texts of one file: `key` is the name of what they are sealed with.
+
+    `named_by` are the columns that texts are bound to: they have to be read with them.
+    """
 
     def __init__(self, path: Path, key: str, sealing: Sealing) -> None:
         self.path = path
@@ -47,13 +53,14 @@ class SealedTexts:
         self._sealing = sealing
         asset = path.parent.name
         self._columns: Collection[str] = _COLUMNS.get(asset, ())
+        self.named_by = _NAMED_BY.get(asset, _BY_KEY)
         self._dataset, self._asset = unquoted(path.parent.parent.name), asset
         self._partition = partition_of(path) or ""
         self._bound_to = f"{path.parent.parent.name}\0{asset}\0{path.name}\0"
 
     def seal(self, rows: pa.Table | pa.RecordBatch) -> Any:
         """Return rows with their texts sealed."""
-        return _changed(rows, self._columns, self._seal)
+        return _changed(rows, self._columns, self.named_by, self._seal)
 
     def open(self, rows: pa.Table | pa.RecordBatch) -> Any:
         """Return rows with their texts as they were.
@@ -62,7 +69,7 @@ class SealedTexts:
         """
         if self.opens(rows.schema.names):
             self.refuse_other_key()
-        return _changed(rows, self._columns, self._open)
+        return _changed(rows, self._columns, self.named_by, self._open)
 
     def opens(self, columns: Collection[str]) -> bool:
         """Return whether one of these columns is sealed."""
@@ -80,19 +87,19 @@ class SealedTexts:
             pass  # somebody has changed the note: no key is named like that
         state = "is not set" if own is None else f"is another one ({own.hex()})"
         raise Unreadable(
-            f"{self._dataset} {self._partition}: the texts in `{self._asset}` are encrypted under "
+            f"{self._place}: the texts in `{self._asset}` are encrypted under "
             f"key {self.key}, and ONDINE_ENCRYPTION_KEY {state}. Set it to that key; to change the "
             "key, set ONDINE_OLD_ENCRYPTION_KEY to the old one and run: ondine-dagster rekey. "
             f"{self._anew('Where the key is lost')}"
         )
 
-    def _seal(self, text: str, row_key: str, place: str) -> str:
+    def _seal(self, text: str, row: str, place: str) -> str:
         from ondine_dagster.ledger import payloads
 
-        _, body = payloads.encode(text, self._bound(row_key, place), self._sealing)
+        _, body = payloads.encode(text, self._bound(row, place), self._sealing)
         return _PREFIX + b64encode(body).decode()
 
-    def _open(self, text: str, row_key: str, place: str) -> str:
+    def _open(self, text: str, row: str, place: str) -> str:
         from ondine_dagster.ledger import payloads
         from ondine_dagster.ledger.sealing import Unreadable
 
@@ -100,20 +107,24 @@ class SealedTexts:
             if not text.startswith(_PREFIX):
                 raise ValueError
             body = b64decode(text.removeprefix(_PREFIX), validate=True)
-            return payloads.decode(
-                payloads.SEALED, body, self._bound(row_key, place), self._sealing
-            )
+            return payloads.decode(payloads.SEALED, body, self._bound(row, place), self._sealing)
         except (Unreadable, ValueError):
             raise Unreadable(
-                f"{self._dataset} {self._partition}: the text of row {row_key} in "
-                f"`{self._asset}.{place}` is not what was encrypted there: somebody or something "
-                f"has changed {self.path}. {self._anew('Restore it from a backup; without one')}"
+                f"{self._place}: the text of row {_row(row)} in `{self._asset}.{place}` is not "
+                "what was encrypted there: somebody or something has changed "
+                f"{self.path}. {self._anew('Restore it from a backup; without one')}"
             ) from None
 
-    def _bound(self, row_key: str, place: str) -> bytes:
-        return f"{self._bound_to}{row_key}\0{place}".encode()
+    def _bound(self, row: str, place: str) -> bytes:
+        return f"{self._bound_to}{row}\0{place}".encode()
+
+    @property
+    def _place(self) -> str:
+        return f"{self._dataset} {self._partition}".rstrip()
 
     def _anew(self, condition: str) -> str:
+        if self._asset == "verified":
+            return f"{condition}: ondine-dagster verify {self._dataset}, which writes it anew."
         return (
             f"{condition}: ondine-dagster run {self._dataset} --partition {self._partition}, which "
             "makes prompts anew, for nothing, and takes answers that are paid from the ledger."
@@ -145,32 +156,42 @@ def as_sealed(path: Path, notes: Mapping[str, str]) -> SealedTexts | None:
     return SealedTexts(path, notes[SEALED_NOTE], sealing())
 
 
-def _changed(rows: Any, columns: Collection[str], change: _Change) -> Any:
+def _changed(rows: Any, columns: Collection[str], named_by: Sequence[str], change: _Change) -> Any:
     import pyarrow as pa
 
-    keys: list[str] | None = None
+    names: list[str] | None = None
     for index, field in enumerate(rows.schema):
         column = rows.column(index)
         if field.name not in columns or column.null_count == len(column):
             continue
-        keys = keys or rows.column(_ROW_KEY).to_pylist()
+        names = names or _names(rows, named_by)
         cells = [
-            _cell(cell, key, field.name, change)
-            for key, cell in zip(keys, column.to_pylist(), strict=True)
+            _cell(cell, row, field.name, change)
+            for row, cell in zip(names, column.to_pylist(), strict=True)
         ]
         rows = rows.set_column(index, field, pa.array(cells, field.type))
     return rows
 
 
-def _cell(cell: Any, key: str, place: str, change: _Change) -> Any:
+def _names(rows: Any, named_by: Sequence[str]) -> list[str]:
+    cells = [rows.column(name).to_pylist() for name in named_by]
+    return ["\0".join(one or "" for one in row) for row in zip(*cells, strict=True)]
+
+
+def _row(name: str) -> str:
+    """Return how a person knows a row."""
+    return name.replace("\0", " ").strip()
+
+
+def _cell(cell: Any, row: str, place: str, change: _Change) -> Any:
     """Return a cell with its texts changed: it is one, or a list of records that have some."""
     if isinstance(cell, str):
-        return change(cell, key, place)
+        return change(cell, row, place)
     if not isinstance(cell, list):
         return cell
     return [
         {
-            name: _cell(value, key, f"{place}/{number}/{name}", change)
+            name: _cell(value, row, f"{place}/{number}/{name}", change)
             if name in _IN_LISTS or isinstance(value, list)
             else value
             for name, value in record.items()

@@ -175,8 +175,11 @@ def test_files_of_the_lake_lose_old_texts_and_nothing_else(
     assert purge_files(bench.lake, now_ms() - 60_000) == 0
     assert bench.rows("responses") == before["responses"]
     assert purge_files(bench.lake, now_ms() + 1) == 3
-    for name, column in (("responses", "text"), ("rejected_rows", "_raw_text")):
-        assert bench.rows(name) == [{**row, column: None} for row in before[name]]
+    (rejected,) = before["rejected_rows"]
+    assert "canary-2" in rejected["_error_message"]
+    quoting = {"responses": ["text"], "rejected_rows": ["_raw_text", "_error_message"]}
+    for name, columns in quoting.items():
+        assert bench.rows(name) == [row | dict.fromkeys(columns) for row in before[name]]
     assert purge_files(bench.lake, now_ms() + 1) == 0
     purge(bench.ledger.database, now_ms() + 1)
     assert not bench.run(raise_on_error=False).success

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ondine_dagster.assets import tables
+from ondine_dagster.assets.verify import read_drift
 from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import (
     ENCRYPTION_KEY,
@@ -269,3 +270,55 @@ def test_files_under_a_lost_key_stay_as_they_are(lake: Lake, keys: SetKeys) -> N
     assert (done.files, len(done.problems)) == (0, 3)
     keys(OLD)
     assert read(lake) == FILES
+
+
+def verified(lake: Lake, *columns: str) -> pa.Table:
+    """Return, written, that row r differs in these columns, between what the first of them say."""
+    rows = [
+        {
+            "call": "c",
+            "partition": "p",
+            "_row_key": "r",
+            "column": name,
+            "verdict": "mismatch",
+            "verified_at": "2026-01-01T00:00:00+00:00",
+            "before": f"{CANARY} {name}",
+            "now": f"{CANARY} {name}, once more",
+            "why": None,
+        }
+        for name in columns
+    ]
+    schema = pa.schema([(name, pa.string()) for name in rows[0]])
+    table = pa.Table.from_pylist(rows, schema)
+    lake.write("notes", "verified", None, table)
+    return table
+
+
+@pytest.mark.behaviour("A-3")
+def test_what_verify_compared_is_sealed_and_a_lost_key_leaves_the_verdicts(
+    lake: Lake, keys: SetKeys
+) -> None:
+    keys(OLD, scope="responses_only")
+    table = verified(lake, "mood", "tone")
+    assert readable(lake) == set()
+    assert lake.read("notes", "verified", None) == table
+    assert lake.read("notes", "verified", None, ["now"]) == table.select(["now"])
+    keys(NEW, OLD)
+    assert rekey_files(lake.root).files == 1
+    keys(NEW)
+    assert lake.read("notes", "verified", None) == table
+    keys(None)
+    with pytest.raises(OndineError, match=r"notes: the texts in `verified`.*verify notes"):
+        lake.read("notes", "verified", None)
+    drift = read_drift(lake, "notes")
+    assert drift is not None
+    assert (drift.rows["mismatch"], CANARY in str(drift)) == (1, False)
+    keys(NEW)
+    sealed = lake.read("notes", "verified", None, as_it_lies=True)
+    swapped = sealed.set_column(3, "column", sealed["column"].take([1, 0]))
+    notes = lake.metadata("notes", "verified", None)
+    with lake.open_writer("notes", "verified", None, sealed.schema, notes, as_it_lies=True) as file:
+        file.append(swapped.cast(sealed.schema))
+        file.commit()
+    with pytest.raises(OndineError, match=r"text of row c p r tone in `verified.before` is not"):
+        lake.read("notes", "verified", None)
