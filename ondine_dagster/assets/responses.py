@@ -207,7 +207,7 @@ def _materialize(
     done.budgets = budgets.watch(ledger, pipeline.dataset, scope, signals.warn, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), rows, engine.progress, engine.stop)
     announce(done.live)
-    signals.started(len(partitions), rows)
+    signals.started(len(partitions), rows, engine.progress)
     if retry:
         run = retry.chunks(engine, ledger, partitions)
     else:
@@ -249,13 +249,13 @@ def _verify(
     done.budgets = budgets.watch(ledger, dataset, scope, signals.warn, done.observe)
     done.live = LiveStep(pipeline.name, 0, len(chosen), engine.progress, engine.stop)
     announce(done.live)
-    signals.started(len({one.partition for one in chosen}), len(chosen))
+    signals.started(len({one.partition for one in chosen}), len(chosen), engine.progress)
     traces = _traces(context, ledger, lake, done)
     try:
         with Heartbeat(done.live, context.log.info, done.beat), traces:
             found = ask_again(pipeline, engine, chosen)
     finally:
-        signals.asked_again(engine.progress)
+        signals.asked_again()
     write_verified(pipeline, lake, found, scope)
 
 

@@ -33,6 +33,7 @@ class RunMetrics:
         self.path = data_dir / FOLDER / f"ondine_{dataset}.prom"
         self._dataset = dataset
         self._began = time.monotonic()
+        self.progress = Progress()  # of the engine, once it asks
         self.rows: Counter[str] = Counter(ok=0, rejected=0, waiting=0, skipped=0)
         self._partitions: Counter[str] = Counter(finished=0, failed=0)
         self.requests = self.cost = 0
@@ -49,8 +50,9 @@ class RunMetrics:
         self._retries += counts.retries
         self.cost += counts.cost
 
-    def asked_again(self, progress: Progress) -> None:
+    def asked_again(self) -> None:
         """Count rows that `verify` has asked; one without an answer keeps the one it had."""
+        progress = self.progress
         answered = progress.outcomes[Outcome.ANSWERED]
         self.rows["ok"] += answered
         self.rows["waiting"] += progress.outcomes.total() - answered
@@ -70,6 +72,7 @@ class RunMetrics:
         page.add(metrics.LAST_COST, usd(self.cost), dataset=dataset)
         seconds = round(time.monotonic() - self._began, 3)
         page.add(metrics.LAST_SECONDS, seconds, dataset=dataset)
+        page.histogram(metrics.LAST_LATENCY, self.progress.latencies, dataset=dataset)
         failed = self._partitions["failed"] > 0
         page.add(metrics.SUCCESS, int(success and not failed), dataset=dataset)
         page.add(metrics.ENDED, round(time.time(), 3), dataset=dataset)

@@ -76,8 +76,9 @@ class Signals:
         for one in self._observing:
             one.tell(event)
 
-    def started(self, partitions: int, rows: int) -> None:
-        """Take in that the run begins to ask."""
+    def started(self, partitions: int, rows: int, progress: Progress) -> None:
+        """Take in that the run begins to ask; `progress` goes on."""
+        self._metrics.progress = progress
         self._observe(
             RunStarted(run_id=self._run_id, dataset=self._name, partitions=partitions, rows=rows)
         )
@@ -115,9 +116,9 @@ class Signals:
             )
         )
 
-    def asked_again(self, progress: Progress) -> None:
+    def asked_again(self) -> None:
         """Take in what `verify` has asked: no partition is written then."""
-        self._metrics.asked_again(progress)
+        self._metrics.asked_again()
 
     def _is_one_of_few(self, event: RowEnded) -> bool:
         self._told[event.code] += 1

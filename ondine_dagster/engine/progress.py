@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from ondine_dagster.engine.latencies import Latencies
 from ondine_dagster.engine.rows import Outcome, RowOutcome
 
 
@@ -29,6 +30,7 @@ class Progress:
     paused_seconds: float = 0  # in which nothing was sent: `held_up`
     throttled_seconds: float = 0  # in which requests waited for the declared rates
     questions_per_row: int = 1
+    latencies: Latencies = field(default_factory=Latencies)  # of requests that were paid
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     warnings: deque[str] = field(default_factory=deque)  # for whoever logs; taken from the left
 

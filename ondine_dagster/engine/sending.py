@@ -178,6 +178,7 @@ class Sender:
             if settlement.code != ErrorCode.RATE_LIMITED:
                 self._pacer.correct(-weight)
             return
+        self._progress.latencies.add(pack.jobs[0].latency_ms or 0)
         tokens = self.weight.learn(request.body.weight, settlement.usage, len(pack.jobs))
         if tokens is not None:
             self._pacer.correct(tokens - weight)

@@ -6,7 +6,7 @@ https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 
 from __future__ import annotations
 
-import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,18 +14,19 @@ from decimal import Decimal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ondine_dagster.engine.latencies import BOUNDS_MS, Latencies
 from ondine_dagster.ledger import schema
 from ondine_dagster.llm.prices import usd
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _t = schema.attempts.c
-_Labels = Mapping[str, str]
+_MODEL = ("dataset", "provider", "model")
 Value = int | float | Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric; `kind` is counter or gauge. `name` ends with its unit."""
+    """One metric; `kind` is counter, gauge or histogram. `name` ends with its unit."""
 
     name: str
     kind: str
@@ -40,8 +41,22 @@ class Page:
 
     def add(self, metric: Metric, value: Value, **labels: str | None) -> None:
         """Add a sample; labels that are None are left out."""
-        shown = ",".join(f'{name}="{_escaped(one)}"' for name, one in labels.items() if one)
-        line = f"{metric.name}{{{shown}}} {_number(value)}"
+        self._add(metric, metric.name, value, labels)
+
+    def histogram(self, metric: Metric, latencies: Latencies, **labels: str) -> None:
+        """Add a histogram of seconds."""
+        counts = latencies.cumulative()
+        bounds = [*(f"{ms / 1000:g}" for ms in BOUNDS_MS), "+Inf"]
+        for bound, count in zip(bounds, counts, strict=True):
+            self._add(metric, f"{metric.name}_bucket", count, {**labels, "le": bound})
+        self._add(metric, f"{metric.name}_sum", latencies.sum_ms / 1000, labels)
+        self._add(metric, f"{metric.name}_count", counts[-1], labels)
+
+    def _add(
+        self, metric: Metric, name: str, value: Value, labels: Mapping[str, str | None]
+    ) -> None:
+        shown = ",".join(f'{label}="{_escaped(one)}"' for label, one in labels.items() if one)
+        line = f"{name}{{{shown}}} {_number(value)}"
         self._samples.setdefault(metric, []).append(line)
 
     def text(self) -> str:
@@ -67,10 +82,10 @@ RESERVED = Metric(
 TOKENS = Metric(
     "ondine_tokens_total", "counter", "Tokens that were billed; cached ones are prompt ones too."
 )
-SECONDS = Metric(
-    "ondine_request_seconds_total",
-    "counter",
-    "Time from reservation to settlement of requests that were paid, added up.",
+LATENCY = Metric(
+    "ondine_request_duration_seconds",
+    "histogram",
+    "Time from reservation to settlement of requests that were paid.",
 )
 TRACES = Metric("ondine_traces_waiting", "gauge", "Requests that wait to be sent as traces.")
 
@@ -79,6 +94,11 @@ LAST_REQUESTS = Metric("ondine_last_run_requests", "gauge", "Requests of the las
 RETRIES = Metric("ondine_last_run_retries", "gauge", "Repeated requests of the last run.")
 LAST_COST = Metric("ondine_last_run_cost_usd", "gauge", "Money that the last run paid.")
 LAST_SECONDS = Metric("ondine_last_run_seconds", "gauge", "How long the last run asked.")
+LAST_LATENCY = Metric(
+    "ondine_last_run_request_duration_seconds",
+    "histogram",
+    "Time from request to reply of requests of the last run that were paid.",
+)
 PARTITIONS = Metric(
     "ondine_last_run_partitions", "gauge", "Partitions of the last run that are finished or failed."
 )
@@ -104,53 +124,37 @@ def read_ledger(connection: Connection, page: Page) -> None:
         "cached": _t.cached_tokens,
         "reasoning": _t.reasoning_tokens,
     }
-    statement = sa.select(
-        _t.dataset,
-        _t.provider,
-        _t.model_requested,
-        _t.state,
-        _t.code,
-        sa.func.count(),
-        sa.func.sum(_t.cost),
-        sa.func.sum(_t.reserved),
-        sa.func.sum(_t.t_end - _t.t_open),
-        *(sa.func.sum(one) for one in tokens.values()),
-    ).group_by(_t.dataset, _t.provider, _t.model_requested, _t.state, _t.code)
-    paid: dict[tuple[str, str, str], list[int]] = {}
-    held: dict[tuple[str, str], int] = {}
-    for (
-        dataset,
-        provider,
-        model,
-        state,
-        code,
-        count,
-        cost,
-        reserved,
-        ms,
-        *used,
-    ) in connection.execute(statement):
-        page.add(
-            REQUESTS,
-            count,
-            dataset=dataset,
-            provider=provider,
-            model=model,
-            state=state,
-            code=code or "ok" * (state == "settled"),
-        )
+    took = _t.t_end - _t.t_open
+    place = sa.case(
+        (_t.state != "settled", None),
+        *((took <= bound, place) for place, bound in enumerate(BOUNDS_MS)),
+        else_=len(BOUNDS_MS),
+    ).label("place")
+    group = (_t.dataset, _t.provider, _t.model_requested, _t.state, _t.code)
+    used = {"ms": took, "reserved": _t.reserved, "cost": _t.cost, **tokens}
+    sums = (sa.func.coalesce(sa.func.sum(one), 0).label(name) for name, one in used.items())
+    statement = sa.select(*group, place, sa.func.count().label("count"), *sums)
+    ended: Counter[tuple[str, ...]] = Counter()
+    held: Counter[tuple[str, str]] = Counter()
+    paid: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    latencies: defaultdict[tuple[str, ...], Latencies] = defaultdict(Latencies)
+    for row in connection.execute(statement.group_by(*group, place)).mappings():
+        model = (row["dataset"], row["provider"], row["model_requested"])
+        state, count = row["state"], row["count"]
+        ended[*model, state, row["code"] or "ok" * (state == "settled")] += count
         if state in ("open", "unknown"):
-            held[dataset, state] = held.get((dataset, state), 0) + int(reserved)
+            held[row["dataset"], state] += int(row["reserved"])
         if state == "settled":
-            sums = paid.setdefault((dataset, provider, model), [0] * (2 + len(tokens)))
-            for place, one in enumerate((cost, ms, *used)):
-                sums[place] += int(one or 0)
-    for (dataset, provider, model), (cost, ms, *used) in paid.items():
-        labels = {"dataset": dataset, "provider": provider, "model": model}
-        page.add(COST, usd(cost), **labels)
-        page.add(SECONDS, ms / 1000, **labels)
-        for kind, many in zip(tokens, used, strict=True):
-            page.add(TOKENS, many, **labels, kind=kind)
+            latencies[model].add_many(row["place"], count, int(row["ms"]))
+            paid[model].update({name: int(row[name]) for name in ("cost", *tokens)})
+    for names, count in ended.items():
+        page.add(REQUESTS, count, **dict(zip((*_MODEL, "state", "code"), names, strict=True)))
+    for names, total in paid.items():
+        labels = dict(zip(_MODEL, names, strict=True))
+        page.add(COST, usd(total["cost"]), **labels)
+        page.histogram(LATENCY, latencies[names], **labels)
+        for kind in tokens:
+            page.add(TOKENS, total[kind], **labels, kind=kind)
     for (dataset, state), amount in held.items():
         page.add(RESERVED, usd(amount), dataset=dataset, state=state)
     waiting = sa.select(sa.func.count()).select_from(schema.outbox)
@@ -161,9 +165,11 @@ def read_ledger(connection: Connection, page: Page) -> None:
 def merged(texts: Iterable[str]) -> str:
     """Return several pages as one: each metric once, with the samples of all."""
     lines: dict[str, dict[str, None]] = {}
-    for line in (one for text in texts for one in text.splitlines() if one):
-        name = line.split()[2] if line.startswith("# ") else re.split("[{ ]", line, maxsplit=1)[0]
-        lines.setdefault(name, {})[line] = None
+    group: dict[str, None] = {}
+    for line in (one for text in texts for one in text.splitlines()):
+        if line.startswith("# HELP "):
+            group = lines.setdefault(line.split()[2], {})
+        group[line] = None
     return "".join(f"{line}\n" for group in lines.values() for line in group)
 
 
