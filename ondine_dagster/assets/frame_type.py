@@ -5,7 +5,6 @@ Made with dagster-pandas. Imported only where somebody asks for it, as pandas is
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -24,6 +23,7 @@ from pandas.api import types  # noqa: TID253
 
 from ondine_dagster.assets.constraints import Constraints, constraints_of
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.patterns import OwnPattern
 
 _IS_OF_TYPE: dict[str, Callable[[pd.Series], bool]] = {
     "string": types.is_string_dtype,
@@ -92,7 +92,7 @@ def _column(found: Constraints) -> Iterable[ColumnConstraint]:
     if (high := found.maximum) is not None:
         yield _Holds(next(words), lambda values: (values > high).fillna(False).astype(bool))
     if (pattern := found.pattern) is not None:
-        fits = re.compile(pattern).fullmatch
+        fits = OwnPattern(pattern).fullmatch
         yield _Holds(next(words), lambda values: values.map(lambda one: _misfit(fits, one)))
 
 

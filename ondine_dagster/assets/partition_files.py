@@ -37,6 +37,7 @@ from ondine_dagster.assets.response_rows import response_rows, shared_columns
 from ondine_dagster.assets.row_ends import ReadRow, problem
 from ondine_dagster.assets.row_events import event_rows, life_of
 from ondine_dagster.assets.samples import read_row
+from ondine_dagster.assets.slow_code import WatchedReader
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.llm.answers import Values
@@ -92,6 +93,7 @@ class PartitionFiles:
         """Open the files `wanted`; `notes` are those of the file whose rows will end here."""
         self._on_rows = on_rows
         self._pipeline = pipeline
+        self._reader = pipeline.reader
         self._lake = lake
         self._partition = partition
         self._notes = notes
@@ -145,7 +147,8 @@ class PartitionFiles:
             for key, one in zip(row_keys, outcomes, strict=True)
             if one.outcome is not Outcome.SKIPPED
         )
-        read = [self._read(outcome) for outcome in self._restorer.outcomes(raw, outcomes)]
+        restored = self._restorer.outcomes(raw, outcomes)
+        read = [self._read(*one) for one in zip(row_keys, restored, strict=True)]
         if RESPONSES in self._writers:
             responses = response_rows(raw, outcomes, keys, self._pipeline)
             self._writers[RESPONSES].append(responses)
@@ -253,13 +256,15 @@ class PartitionFiles:
         final = sum(outcome not in (*WAITING, Outcome.SKIPPED) for outcome, _ in kept)
         return sum(answered for _, answered in kept), final
 
-    def _read(self, outcome: RowOutcome) -> tuple[RowOutcome, _Parsed]:
+    def _read(self, row_key: str, outcome: RowOutcome) -> tuple[RowOutcome, _Parsed]:
         """Return what an answer says, and its row with the flags of what had to be repaired."""
         if outcome.outcome is Outcome.SKIPPED:
             return outcome, dict.fromkeys(self._pipeline.dataset.result_columns())
         if outcome.outcome is not Outcome.ANSWERED:
             return outcome, None
         flags: list[str] = []
+        if isinstance(self._reader, WatchedReader):
+            self._reader.next_row(self._partition, row_key)
         parsed = read_row(self._pipeline, outcome, flags)
         if not flags:
             return outcome, parsed

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ondine_dagster.assets.answer_code import answer_code, with_fields_of
 from ondine_dagster.assets.observer import observer_class
 from ondine_dagster.assets.partition_counts import RESPONSES
+from ondine_dagster.assets.slow_code import WatchedReader
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import answer_key, digest
 from ondine_dagster.llm.answers import AnswerReader, Values
@@ -290,7 +291,8 @@ class Pipeline:
     @cached_property
     def reader(self) -> AnswerReader:
         """Return the reader of answers."""
-        return AnswerReader(self.dataset.output, self._code)
+        output = self.dataset.output
+        return AnswerReader(output) if self._code is None else WatchedReader(output, self._code)
 
     @cached_property
     def scrub(self) -> Scrub:

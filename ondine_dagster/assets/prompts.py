@@ -35,8 +35,9 @@ from ondine_dagster.ledger.estimates import Estimate, Estimator
 from ondine_dagster.ledger.identity import answer_key, text_digest
 from ondine_dagster.llm.attachments import Attachment
 from ondine_dagster.llm.cleaning import Cleaner
-from ondine_dagster.llm.errors import ErrorClass
+from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.llm.prompt import PromptRenderer, RenderError
+from ondine_dagster.patterns import PatternTooSlow
 from ondine_dagster.privacy.scrubbing import Scrub
 from ondine_dagster.spec import SNAPSHOT_COLUMNS
 from ondine_dagster.storage.attachments import AttachmentStore
@@ -230,8 +231,11 @@ def _render(
 
     That is taken out first of all: what is cut off or tidied is not recognized any more.
     """
-    messages = renderer.render(cleaner.clean(redactor.row(row)), attached)
-    return messages if isinstance(messages, RenderError) else redactor.messages(messages)
+    try:
+        messages = renderer.render(cleaner.clean(redactor.row(row)), attached)
+        return messages if isinstance(messages, RenderError) else redactor.messages(messages)
+    except PatternTooSlow as slow:
+        return RenderError(ErrorCode.PATTERN_TOO_SLOW, f"privacy.patterns: {slow}")
 
 
 def _cells(pipeline: Pipeline, batch: "pa.RecordBatch") -> Iterable[Mapping[str, Any]]:

@@ -13,8 +13,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.assets.pipeline import Pipeline, scrub_of
-from ondine_dagster.engine.rows import RowOutcome
+from ondine_dagster.engine.rows import Outcome, RowOutcome
+from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.llm.structured import compact_json
+from ondine_dagster.patterns import PatternTooSlow
 from ondine_dagster.privacy import placeholders
 from ondine_dagster.privacy.detectors import Finder
 from ondine_dagster.privacy.placeholders import Redactor, put_mark, replaced
@@ -89,9 +91,9 @@ def _columns(pipeline: Pipeline) -> frozenset[str]:
     return pipeline.renderer.columns - {one.column for one in pipeline.dataset.prompt.attached}
 
 
-def finder_of(privacy: Privacy) -> Finder:
-    """Return what finds what a declaration names."""
-    return Finder(privacy.detect, privacy.patterns)
+def finder_of(privacy: Privacy, *, hide_slow: bool = False) -> Finder:
+    """Return what finds what a declaration names; see `Finder`."""
+    return Finder(privacy.detect, privacy.patterns, hide_slow=hide_slow)
 
 
 def scrub_as_noted(notes: Mapping[str, str]) -> Scrub:
@@ -114,7 +116,19 @@ class Restorer:
         """Return how rows have ended, with the values of each row in its answers."""
         if self._rules is None:
             return outcomes
-        return [self._outcome(raw, place, one) for place, one in enumerate(outcomes)]
+        return [self._restored(raw, place, one) for place, one in enumerate(outcomes)]
+
+    def _restored(self, raw: pa.Table, place: int, outcome: RowOutcome) -> RowOutcome:
+        try:
+            return self._outcome(raw, place, outcome)
+        except PatternTooSlow as slow:  # it was quick enough when the row was asked
+            return replace(
+                outcome,
+                outcome=Outcome.ERROR,
+                error_class=ErrorClass.ROW,
+                code=ErrorCode.PATTERN_TOO_SLOW,
+                message=f"privacy.patterns: {slow}",
+            )
 
     def _outcome(self, raw: pa.Table, place: int, outcome: RowOutcome) -> RowOutcome:
         texts = [one.text for one in (outcome, *outcome.samples) if one.text is not None]
@@ -164,7 +178,7 @@ def at_rest(pipeline: Pipeline, table: pa.Table) -> pa.Table:
     privacy = pipeline.dataset.privacy
     if not privacy.at_rest:
         return table
-    finder = finder_of(privacy)
+    finder = finder_of(privacy, hide_slow=True)
     for place, field in enumerate(table.schema):
         kind = field.type
         has_none = pa.types.is_primitive(kind) and not pa.types.is_integer(kind)

@@ -52,6 +52,7 @@ from ondine_dagster.assets.resources import (
 from ondine_dagster.assets.retry import retry_of
 from ondine_dagster.assets.samples import put_together, with_samples
 from ondine_dagster.assets.signals import Signals
+from ondine_dagster.assets.slow_code import SlowCode
 from ondine_dagster.assets.stage import stage
 from ondine_dagster.assets.verify import (
     ask_again,
@@ -104,7 +105,8 @@ def build_responses(
         try:
             with stage(context, pipeline):
                 written = done.manifest.written(context.log.warning)
-                with written, Signals(context, pipeline) as signals:
+                signals = Signals(context, pipeline)
+                with written, signals, SlowCode(pipeline, signals.warn):
                     done.signals = signals
                     _materialize(context, pipeline, wanted, done, signals)
                 done.fail_if_red()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
+from ondine_dagster.assets.slow_code import slow_code
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
 from ondine_dagster.cli.budgets import budgets_table, standings_of
 from ondine_dagster.cli.console import aligned, output
@@ -35,6 +36,8 @@ def status_command(called: str) -> None:
             console.print(Text(f"{one.partition}: {one.too_many_rejected}", style="red"))
     if (more := len(status.partitions) - _SHOWN_PARTITIONS) > 0:
         console.print(Text(f"... and {plural(more, 'partition')} that are done", style="dim"))
+    for told in slow_code(target.settings.data_dir, target.name):
+        console.print(Text(told, style="yellow"))
     console.print()
     console.print(rows_by_outcome(target.lake, status))
     console.print()

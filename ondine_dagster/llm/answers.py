@@ -24,6 +24,7 @@ from ondine_dagster.llm.field_checks import (
 from ondine_dagster.llm.rejection import Rejected, Rejection, printable, reject, shown
 from ondine_dagster.llm.repair import read_json, unwrapped
 from ondine_dagster.llm.structured import compact_json
+from ondine_dagster.patterns import OwnPattern, PatternTooSlow
 from ondine_dagster.spec import Output, OutputField, Repair
 from ondine_dagster.spec.choice import folded, same_word
 
@@ -51,6 +52,8 @@ class AnswerReader:
             values = self._read(text_of(text), used)
         except Rejected as rejected:
             return rejected.rejection
+        except PatternTooSlow as slow:
+            return Rejection(ErrorCode.PATTERN_TOO_SLOW, str(slow), ErrorClass.ROW)
         if used and flags is not None:
             flags += used
         return values
@@ -167,7 +170,7 @@ def _json_text(name: str, value: Any) -> str:
 
 def _pattern(output: Output, _: Any) -> _Read:
     assert output.pattern is not None
-    search, repairs = re.compile(output.pattern).search, output.repairs
+    search, repairs = OwnPattern(output.pattern).search, output.repairs
     readers = [(name, _GROUP_READERS[kind]) for name, kind in output.column_types().items()]
 
     def read(text: str, flags: list[str]) -> Values:

@@ -86,6 +86,7 @@ class ErrorCode(StrEnum):
     FIELD_NOT_ACCEPTED = "field_not_accepted"
     ANSWER_NOT_VALID = "answer_not_valid"  # by a model or a function of the user's own
     ANSWER_NOT_MATCHED = "answer_not_matched"  # by the pattern, or none of the choices
+    PATTERN_TOO_SLOW = "pattern_too_slow"  # one of the declaration's, on the text of this row
     FUNCTION_FAILED = "function_failed"  # the user's own code is wrong: a new answer helps nobody
     # not asked
     STOPPED = "stopped"

@@ -7,12 +7,12 @@ marked; anything else is rejected with the field and the value.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any, Never
 
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.rejection import reject, shown
+from ondine_dagster.patterns import OwnPattern
 from ondine_dagster.spec import AcceptList, AcceptPattern, AcceptRange, OutputField
 from ondine_dagster.spec.choice import same_word
 from ondine_dagster.spec.output_field import NestedField
@@ -179,7 +179,7 @@ def _accept_checks(name: str, field: OutputField) -> list[Callable[[Any], None]]
         bounds = (accept.minimum, accept.maximum)
         return [_in_range(name, *bounds, ErrorCode.FIELD_NOT_ACCEPTED)]
     if isinstance(accept, AcceptPattern):
-        return [_matches(name, re.compile(accept.pattern))]
+        return [_matches(name, OwnPattern(accept.pattern))]
     return []
 
 
@@ -204,7 +204,7 @@ def _in_range(
     return check
 
 
-def _matches(name: str, pattern: re.Pattern[str]) -> Callable[[Any], None]:
+def _matches(name: str, pattern: OwnPattern) -> Callable[[Any], None]:
     def check(value: Any) -> None:
         if pattern.fullmatch(value) is None:
             reject(

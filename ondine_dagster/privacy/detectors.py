@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal, get_args
 
+from ondine_dagster.patterns import OwnPattern, PatternTooSlow
 from ondine_dagster.privacy.numbers import iban_length, is_card, is_ipv4, is_ipv6, is_phone, is_ssn
 
 Kind = Literal["secret", "email", "iban", "card", "ssn", "ip", "phone"]
 # in the order in which they are looked for: what one has found is not looked at by the next
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_Spans = Iterator[tuple[int, int]]
+# what stands for a text in which a pattern could not be looked for
+NOT_SEARCHED = "not_searched"
+_Spans = Iterable[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +44,34 @@ class Finder:
     """Finds some kinds of personal data, and what patterns of the user's own match."""
 
     def __init__(
-        self, kinds: Collection[str] = KINDS, patterns: Mapping[str, str] | None = None
+        self,
+        kinds: Collection[str] = KINDS,
+        patterns: Mapping[str, str] | None = None,
+        *,
+        hide_slow: bool = False,
     ) -> None:
-        """`patterns` are regular expressions by name. Raises re.error for a broken one."""
-        own = {name: re.compile(pattern) for name, pattern in (patterns or {}).items()}
+        """`patterns` are regular expressions by name. Raises re.error for a broken one.
+
+        `hide_slow`: a text on which one of them takes too long is found as a whole (NOT_SEARCHED);
+        else `find` raises PatternTooSlow.
+        """
+        self._hide_slow = hide_slow
+        own = {name: OwnPattern(pattern) for name, pattern in (patterns or {}).items()}
         self._detectors: list[tuple[str, Callable[[str], _Spans]]] = [
-            *((name, _matches(pattern)) for name, pattern in own.items()),
+            *((name, pattern.spans) for name, pattern in own.items()),
             *((kind, _DETECTORS[kind]) for kind in KINDS if kind in kinds),
         ]
 
     def find(self, text: str) -> list[Found]:
         """Return what is found, in the order of the text; no two overlap."""
+        try:
+            return self._find(text)
+        except PatternTooSlow:
+            if not self._hide_slow:
+                raise
+            return [Found(0, len(text), NOT_SEARCHED)]
+
+    def _find(self, text: str) -> list[Found]:
         found: list[Found] = []
         numbers = _SEVEN_DIGITS.search(text) is not None
         for kind, spans in self._detectors:
@@ -74,10 +94,6 @@ class Finder:
             parts += [text[at : one.start], put(one.kind, text[one.start : one.end])]
             at = one.end
         return "".join([*parts, text[at:]])
-
-
-def _matches(pattern: re.Pattern[str]) -> Callable[[str], _Spans]:
-    return lambda text: (one.span() for one in pattern.finditer(text) if one.end() > one.start())
 
 
 _EMAIL = re.compile(

@@ -11,7 +11,7 @@ Scrub = Callable[[str], str]
 
 def scrubber(kinds: Collection[str] = KINDS, patterns: Mapping[str, str] | None = None) -> Scrub:
     """Return what puts the kind of each value in its place; see `Finder` for both arguments."""
-    finder = Finder(kinds, patterns)
+    finder = Finder(kinds, patterns, hide_slow=True)
     return lambda text: finder.replace(text, lambda kind, _: mark(kind))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, RootModel
 
+from ondine_dagster.patterns import OwnPattern
 from ondine_dagster.spec.base import LOCAL, VERBATIM, FilledText, Number, Part
 from ondine_dagster.spec.keys import advice
 from ondine_dagster.spec.problems import Location, dotted, refused_at, shown
@@ -58,7 +59,7 @@ class AcceptRange(_Rule):
 def compiles(pattern: str) -> str:
     """Return `pattern`; raises ValueError where it is no regular expression."""
     try:
-        re.compile(pattern)
+        OwnPattern(pattern)
     except re.error as error:
         raise ValueError(
             f"is {shown(pattern)}; it must be a regular expression ({error})"

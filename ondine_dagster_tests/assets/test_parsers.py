@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ondine_dagster.assets import slow_code as slow
 from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.signals import Signals
+from ondine_dagster.assets.slow_code import slow_code
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset
 from ondine_dagster.storage.export import export
+from ondine_dagster_tests import own_answers
 from ondine_dagster_tests.spec.declarations import attributes
 from ondine_dagster_tests.workbench import REJECTED, RESPONSES, RESULTS, MakeBench, numbered
 
@@ -139,3 +146,45 @@ def test_a_rejected_answer_is_asked_for_again_in_the_run_that_paid_for_it(
     assert told is not None and told.metadata["rows_reasked"].value == 3
     assert charged() == 6
     assert bench.contradictions() == []
+
+
+def test_a_function_that_does_not_return_is_named_with_its_row(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    status: list[list[str]] = []
+    heard = threading.Event()
+
+    def warn(_: Signals, text: str) -> None:
+        told.append(text)
+        heard.set()
+
+    def read(text: str) -> str:
+        if text == "t1":
+            assert heard.wait(60), "nobody was told of the row at which the function is"
+            while not (seen := slow_code(bench.data, "notes")):
+                time.sleep(0.001)
+            status.append(seen)
+        return text
+
+    monkeypatch.setattr(slow, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(slow, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(Signals, "warn", warn)
+    monkeypatch.setattr(own_answers, "first_word", read)
+    bench = make_bench(numbered(2), output={"function": f"{OWN}:first_word"})
+    bench.run_missing()
+    assert len(bench.rows(RESULTS)) == 2
+    named = "output.function ondine_dagster_tests.own_answers:first_word has been reading the "
+    named += "answer of row r1 (partition rows-00000) for"
+    assert status and all(one[0].startswith(named) for one in status)
+    assert [one.startswith(f"notes: {named}") for one in told] == [True]
+    assert slow_code(bench.data, "notes") == []  # it has returned
+
+
+def test_what_a_killed_run_has_told_of_its_code_is_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / slow.FOLDER / "notes.1.json"
+    file.parent.mkdir()
+    dead = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": "1"}
+    file.write_text(json.dumps({"process": dead, "told": ["it hangs"]}))
+    assert slow_code(tmp_path, "notes") == []
+    assert not file.exists()

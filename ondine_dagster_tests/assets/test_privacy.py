@@ -16,11 +16,13 @@ import pyarrow as pa
 import pytest
 from dagster._serdes import serialize_value
 
+from ondine_dagster import patterns
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.redaction import at_rest
 from ondine_dagster.assets.replay import MODE_TAG
 from ondine_dagster.assets.verify import read_drift
 from ondine_dagster.ledger.ledger import close_ledger
+from ondine_dagster.patterns import OwnPattern, PatternTooSlow
 from ondine_dagster.spec import Dataset
 from ondine_dagster_tests.assets.test_traces import want_traces
 from ondine_dagster_tests.end_to_end.test_canary_key import everything_kept
@@ -374,3 +376,28 @@ def test_a_declaration_without_privacy_asks_what_it_always_asked(
     )
     assert same.question_version == bench.pipeline.question_version
     assert same.local_version == bench.pipeline.local_version
+
+
+def test_a_row_that_cannot_be_searched_in_time_is_not_sent_and_not_written(
+    make_bench: MakeBench, echo: tuple[Echo, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, url = echo
+    privacy = {"prompt": "placeholders", "patterns": {"code": "(x+x+)+y"}}
+    rows = [{"id": "good", "text": "xxy"}, {"id": "bad", "text": "x" * 5000}]
+    monkeypatch.setattr(patterns, "MOST_SECONDS", 0.03)
+    bench = make_bench(rows, **asking(url, privacy=privacy))
+    bench.run_missing()
+    assert server.asked == ["[CODE_1]"]
+    assert [row["id"] for row in bench.rows(RESULTS)] == ["good"]
+    (bad,) = bench.rows(REJECTED)
+    assert (bad["_error_code"], bad["_error_class"]) == ("pattern_too_slow", "row")
+    assert "privacy.patterns" in bad["_error_message"]
+
+    # too slow only when its values are put back: no answer with placeholders passes for one
+    def too_slow(_: OwnPattern, text: str) -> list[tuple[int, int]]:
+        raise PatternTooSlow(text)
+
+    monkeypatch.setattr(OwnPattern, "spans", too_slow)
+    bench.run(assets=(RESULTS, REJECTED))
+    assert bench.rows(RESULTS) == []
+    assert {row["_error_code"] for row in bench.rows(REJECTED)} == {"pattern_too_slow"}

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, create_model
 
+from ondine_dagster import patterns
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
@@ -459,3 +460,21 @@ def test_the_fields_of_a_model_are_sent_as_its_schema_says() -> None:
     amount = line.properties["amount"]
     assert (amount.minimum, amount.description) == (1, "How many pieces.")
     assert not line.properties["discount"].required
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"pattern": "(?P<label>(x+x+)+y)"},
+        {"fields": {"label": {"type": "string", "accept": {"pattern": "(x+x+)+y"}}}},
+    ],
+)
+def test_a_pattern_that_would_not_end_rejects_the_row_that_is_not_asked_again(
+    output: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "MOST_SECONDS", 0.03)
+    text = "x" * 5000
+    found = reader(**output).read(json.dumps({"label": text}) if "fields" in output else text)
+    assert code_of(found) is ErrorCode.PATTERN_TOO_SLOW
+    assert isinstance(found, Rejection) and found.error_class is ErrorClass.ROW
+    assert "(x+x+)+y" in found.message

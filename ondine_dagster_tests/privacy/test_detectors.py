@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ondine_dagster import patterns
+from ondine_dagster.patterns import PatternTooSlow
 from ondine_dagster.privacy.detectors import KINDS, Finder, Found
 from ondine_dagster.privacy.scrubbing import scrubber
 
@@ -109,3 +111,14 @@ def test_hostile_texts_take_no_longer_than_their_length(piece: str) -> None:
 
     short, long = seconds(500), seconds(10_000)
     assert long < 60 * max(short, 1e-3)
+
+
+def test_a_pattern_that_would_not_end_hides_the_whole_text_where_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patterns, "MOST_SECONDS", 0.03)
+    own = {"slow": "(x+x+)+y"}
+    text = f"{'x' * 5000} a@b.de"
+    assert scrubber((), own)(text) == "[NOT_SEARCHED]"
+    with pytest.raises(PatternTooSlow):
+        Finder((), own).find(text)

@@ -1,0 +1,144 @@
+"""Code of the user's own that is at one answer for too long: told in the log, and by `status`.
+
+It runs in the process of the run and cannot be stopped from outside; but nobody should have to
+guess where a run stands still. Owns the files by which `status` learns it from running processes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ondine_dagster.assets.processes import Process
+from ondine_dagster.llm.answers import AnswerReader, Values
+from ondine_dagster.llm.rejection import Rejection, shown
+from ondine_dagster.spec import Output
+from ondine_dagster.storage.atomic import ensure_folder, write_atomically
+
+if TYPE_CHECKING:
+    from ondine_dagster.assets.pipeline import Pipeline
+
+SLOW_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+FOLDER = "slow_code"
+
+
+@dataclass(slots=True)
+class _Call:
+    """One answer that is being read: of which row, if that is known, and since when."""
+
+    row: tuple[str, str] | None
+    text: str
+    began: float
+    told: bool = False
+
+
+class WatchedReader(AnswerReader):
+    """Reads answers by code of the user's own, and remembers which are being read right now."""
+
+    def __init__(self, output: Output, code: Any) -> None:
+        super().__init__(output, code)
+        self.setting = f"output.{output.kind} {output.function or output.model}"
+        self._rows: dict[int, tuple[str, str]] = {}  # by thread, as are the calls
+        self._calls: dict[int, _Call] = {}
+
+    def next_row(self, partition: str, row_key: str) -> None:
+        """Say whose answer this thread reads next."""
+        self._rows[threading.get_ident()] = partition, row_key
+
+    def read(self, text: str, flags: list[str] | None = None) -> Values | Rejection:
+        """Read as `AnswerReader` does."""
+        thread = threading.get_ident()
+        self._calls[thread] = _Call(self._rows.get(thread), text, time.monotonic())
+        try:
+            return super().read(text, flags)
+        finally:
+            del self._calls[thread]
+
+    def slow_calls(self) -> list[_Call]:
+        """Return the calls that have lasted for longer than SLOW_SECONDS."""
+        latest = time.monotonic() - SLOW_SECONDS
+        return [one for one in list(self._calls.values()) if one.began < latest]
+
+
+class SlowCode:
+    """Within the block, warns once of each answer that takes too long to be read."""
+
+    def __init__(self, pipeline: Pipeline, warn: Callable[[str], object]) -> None:
+        self._reader = pipeline.reader
+        self._name, self._scrub = pipeline.name, pipeline.scrub
+        self._warn = warn
+        self._folder = pipeline.settings().data_dir / FOLDER
+        self._process = Process.this()
+        self._file = self._folder / f"{pipeline.name}.{self._process.pid}.json"
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="slow code", daemon=True)
+
+    def __enter__(self) -> Self:
+        if isinstance(self._reader, WatchedReader):
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        assert isinstance(self._reader, WatchedReader)
+        try:
+            while not self._end.wait(LOOK_SECONDS):
+                self._look(self._reader)
+        finally:
+            self._file.unlink(missing_ok=True)
+
+    def _look(self, reader: WatchedReader) -> None:
+        slow = reader.slow_calls()
+        for call in slow:
+            if not call.told:
+                self._warn(f"{self._name}: {self._told(reader, call)}")
+                call.told = True
+        if not slow:
+            self._file.unlink(missing_ok=True)
+            return
+        told = [self._told(reader, call) for call in slow]
+        note = {"process": asdict(self._process), "told": told}
+        with suppress(OSError):  # the log has it
+            ensure_folder(self._folder)
+            write_atomically(self._file, json.dumps(note).encode())
+
+    def _told(self, reader: WatchedReader, call: _Call) -> str:
+        seconds = time.monotonic() - call.began
+        if call.row is None:
+            whose = f"an answer that begins {shown(self._scrub(call.text))}"
+        else:
+            partition, row_key = call.row
+            whose = f"the answer of row {self._scrub(row_key)} (partition {partition})"
+        return f"{reader.setting} has been reading {whose} for {seconds:.0f} s"
+
+
+def slow_code(data_dir: Path, dataset: str) -> list[str]:
+    """Return what running processes tell of their users' code; forget what dead ones have told."""
+    found: list[str] = []
+    for file in sorted((data_dir / FOLDER).glob(f"{dataset}.*.json")):
+        try:
+            note = json.loads(file.read_bytes())
+        except FileNotFoundError:  # it has ended meanwhile
+            continue
+        if Process(**note["process"]).is_dead():
+            file.unlink(missing_ok=True)
+        else:
+            found += note["told"]
+    return found
