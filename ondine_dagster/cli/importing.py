@@ -13,7 +13,8 @@ import yaml
 from ondine_dagster.cli.console import messages, output
 from ondine_dagster.component.declarations import TYPE_NAME, absolute, load_declaration
 from ondine_dagster.component.declarations import project_root_of as root_of
-from ondine_dagster.component.from_ondine.converting import Converted, convert
+from ondine_dagster.component.from_ondine.composition import convert
+from ondine_dagster.component.from_ondine.converting import Converted
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.atomic import ensure_folder, write_atomically
 from ondine_dagster.wording import plural

@@ -13,7 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ondine_dagster.component.from_ondine.converting import Converted, convert
+from ondine_dagster.component.from_ondine.composition import convert
+from ondine_dagster.component.from_ondine.converting import Converted
 from ondine_dagster.component.from_ondine.patterns import one_pattern
 from ondine_dagster.component.from_ondine.templates import as_jinja
 from ondine_dagster.errors import OndineError

@@ -1,4 +1,4 @@
-"""Ondine's compositions, several columns one after the other, as datasets that read one another."""
+"""A file of Ondine's as datasets: one, or one for each column of a composition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from ondine_dagster.component.from_ondine.original import Original, read_origina
 from ondine_dagster.errors import OndineError
 
 
-def convert_composition(original: Original, name: str) -> list[Converted]:
+def convert(path: Path, name: str) -> list[Converted]:
+    """Return the datasets that an Ondine file describes: one, or one per step of a composition.
+
+    Raises:
+        OndineError: the file cannot be read, or lacks what no dataset can be without.
+    """
+    original = read_original(path)
+    if original.has("composition"):
+        return _composition(original, name)
+    return [convert_one(original, name)]
+
+
+def _composition(original: Original, name: str) -> list[Converted]:
     """Return one dataset per column, each of which reads the results of the one before.
 
     So the last one has all columns, as Ondine's table has in the end.

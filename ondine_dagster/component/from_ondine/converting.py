@@ -10,13 +10,12 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ondine_dagster.component.from_ondine.model import llm_section
-from ondine_dagster.component.from_ondine.original import Original, Remark, read_original
+from ondine_dagster.component.from_ondine.original import Original, Remark
 from ondine_dagster.component.from_ondine.sections import (
     about,
     batching_section,
@@ -64,20 +63,6 @@ class Converted:
 
     attributes: Mapping[str, Any]
     remarks: tuple[Remark, ...]
-
-
-def convert(path: Path, name: str) -> list[Converted]:
-    """Return the datasets that an Ondine file describes: one, or one per step of a composition.
-
-    Raises:
-        OndineError: the file cannot be read, or lacks what no dataset can be without.
-    """
-    original = read_original(path)
-    if original.has("composition"):
-        from ondine_dagster.component.from_ondine.composition import convert_composition
-
-        return convert_composition(original, name)
-    return [convert_one(original, name)]
 
 
 def convert_one(
