@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.database import reader_engine
 from ondine_dagster.ledger.statements import KeyedSelect
-from ondine_dagster.observe.requests import trace_id
+from ondine_dagster.ledger.tracing import trace_id
 
 _a, _t = schema.answers.c, schema.attempts.c
 _PAID = KeyedSelect(

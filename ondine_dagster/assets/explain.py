@@ -18,8 +18,8 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.history import RowRequest, requests_for_row
+from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster.llm.reask import conversation
-from ondine_dagster.observe.requests import trace_id
 from ondine_dagster.observe.scrubbing import scrubbed_messages
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import current_snapshot

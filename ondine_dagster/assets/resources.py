@@ -110,7 +110,7 @@ class LLMProviderResource(dg.ConfigurableResource[Any]):
             limits=budgets,
             command=command,
             run_id=run_id,
-            traced=self.trace_host() is not None,
+            trace_percent=host.sample_percent if (host := self.trace_host()) else None,
         )
         engine_limits = EngineLimits(
             concurrency=at_once(provider, limits.concurrency),

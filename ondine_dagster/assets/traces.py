@@ -23,10 +23,10 @@ from ondine_dagster.assets.redaction import scrub_as_noted
 from ondine_dagster.engine.garbage import seldom_collected
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.database import Database
+from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster.observe.destination import Destination
 from ondine_dagster.observe.otlp import OtlpHttp
 from ondine_dagster.observe.push import Pushed, Pusher, SecondsLeft, Wanted
-from ondine_dagster.observe.requests import trace_id
 from ondine_dagster.observe.spans import Scrub
 from ondine_dagster.privacy.scrubbing import scrubber
 from ondine_dagster.storage.lake import Lake

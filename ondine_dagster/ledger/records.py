@@ -45,10 +45,11 @@ class RequestContext:
     """What all requests of one dataset in one run have in common.
 
     `run_scope` is the backfill's id, else Dagster's root run id; `run_id` is the Dagster run that
-    asks. `traced`: its requests are sent to a trace host when they have ended. `ceiling` is the
-    most completion tokens asked for, for each question of a request. `max_unknown` is how often a
-    question of unknown outcome is asked again. `limits` are those that this run started with; those
-    in the ledger bind too. `command` is what a person types to go on.
+    asks. `trace_percent` is the share of rows without an error whose requests are sent to a trace
+    host, None where no request is. `ceiling` is the most completion tokens asked for, for each
+    question of a request. `max_unknown` is how often a question of unknown outcome is asked again.
+    `limits` are those that this run started with; those in the ledger bind too. `command` is what a
+    person types to go on.
     """
 
     dataset: str
@@ -64,7 +65,7 @@ class RequestContext:
     limits: tuple[Limit, ...] = ()
     command: str = "run"
     run_id: str | None = None
-    traced: bool = False
+    trace_percent: float | None = None
 
     @classmethod
     def of(cls, provider: Provider, *, dataset: str, run_scope: str, **rest: Any) -> RequestContext:

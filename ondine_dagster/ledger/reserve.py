@@ -20,6 +20,7 @@ from ondine_dagster.ledger.records import Answer, Ask, Decision, Reservation
 from ondine_dagster.ledger.room import Room
 from ondine_dagster.ledger.spend import Movements
 from ondine_dagster.ledger.statements import KeyedSelect, inserting
+from ondine_dagster.ledger.tracing import wanted
 
 # kinds that ask although an answer is there
 _ASKS_ANYWAY = frozenset({"retry", "reask", "verify"})
@@ -213,7 +214,7 @@ def _attempt_row(
         now,
         context.run_id,
         item.number,
-        int(context.traced),
+        wanted(context.trace_percent, context.dataset, (ask.row_key for ask in item.asks)),
     )
 
 

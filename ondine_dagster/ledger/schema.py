@@ -82,7 +82,8 @@ attempts = Table(
     Column("run_id", Text),  # the Dagster run; `run_scope` may be several of them
     # its number among the requests of its run for its question, from 1
     Column("number", Integer, nullable=False, server_default="1"),
-    Column("traced", Integer, nullable=False, server_default="0"),  # its run wants traces
+    # 0 not to be sent to a trace host, 1 to be sent, 2 only if it fails (and 1 when it has)
+    Column("traced", Integer, nullable=False, server_default="0"),
 )
 # partial indexes: what is open or unknown is always a small part of a large table
 Index("attempts_unsettled", attempts.c.process, **_where("state IN ('open', 'unknown')"))
@@ -224,7 +225,7 @@ properties = Table(
     Column("value", LargeBinary, nullable=False),
 )
 
-# requests that ended and whose run wants traces, in the order of their ends
+# requests that ended and are to be traced, in the order of their ends
 outbox = Table(
     "outbox",
     metadata,

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ondine_dagster.ledger import payloads, schema
+from ondine_dagster.ledger import payloads, schema, tracing
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import NewAnswer, Settlement
@@ -45,6 +45,9 @@ _OLD = KeyedSelect(
             _t.reserved,
             _t.reserved_tokens,
             _t.traced,
+            _t.run_id,
+            _t.partition,
+            _t.t_open,
             _s.pos,
             _s.answer_key,
             _s.take,
@@ -100,7 +103,6 @@ _INSERT_ANSWER = inserting(
     payload_state="'present'",
 )
 _INSERT_PAYLOAD = inserting(schema.payloads, "answer codec body")
-_INSERT_OUTBOX = inserting(schema.outbox, "attempt")
 
 
 @dataclass(slots=True)
@@ -112,7 +114,8 @@ class _Attempt:
     where: Where
     ceiling: int
     worst: Amounts
-    traced: bool
+    traced: int
+    lasting: tracing.Lasting | None  # where its run wants traces
     asks: dict[bytes, tuple[int, int]] = field(default_factory=dict)
 
 
@@ -140,30 +143,61 @@ def settle(connection: Connection, group: Sequence[Settlement], movements: Movem
     """
     if not group:
         return
-    old = _reserved(connection, group)
-    due = _due(group, old)
     now = now_ms()
+    old = _reserved(connection, group, now)
+    due = _due(group, old)
     for item in due:
         _move(movements, old[item.attempt], item)
     _END_ATTEMPT.run(connection, [_attempt_row(item, now) for item in due])
     takes = _store_answers(connection, due, old)
     _END_ASK.run(connection, [row for item in due for row in _ask_rows(item, old, takes)])
-    traced = [(item.attempt,) for item in due if old[item.attempt].traced]
-    _INSERT_OUTBOX.run(connection, traced)
+    _leave_traces(connection, due, old)
 
 
-def _reserved(connection: Connection, group: Sequence[Settlement]) -> dict[bytes, _Attempt]:
+def _reserved(
+    connection: Connection, group: Sequence[Settlement], now: int
+) -> dict[bytes, _Attempt]:
     old: dict[bytes, _Attempt] = {}
     for row in _OLD.rows(connection, [item.attempt for item in group]):
-        (attempt, state, kind, dataset, run, day, ceiling, money, tokens, traced, *ask) = row
+        attempt, state, kind, dataset, run, day, ceiling, money, tokens, traced, *rest = row
+        dagster_run, partition, began, pos, key, take = rest
         found = old.get(attempt)
         if found is None:
             where, worst = (dataset, run, day), (money, 1, tokens)
-            found = old[attempt] = _Attempt(state, kind, where, ceiling, worst, bool(traced))
-        pos, key, take = ask
+            lasting = None
+            if traced:
+                lasting = tracing.Lasting(attempt, dagster_run, run, dataset, partition, began, now)
+            found = _Attempt(state, kind, where, ceiling, worst, traced, lasting)
+            old[attempt] = found
         if key is not None:  # without asks only where somebody damaged the file
             found.asks[key] = (pos, take)
     return old
+
+
+def _leave_traces(
+    connection: Connection, due: Sequence[Settlement], old: dict[bytes, _Attempt]
+) -> None:
+    """Let requests wait for a trace host; of those that the share leaves out, what failed."""
+    found = [(item, old[item.attempt]) for item in due if old[item.attempt].traced]
+    if not found:
+        return
+    chosen = [
+        (item.attempt, one.traced)
+        for item, one in found
+        if one.traced == tracing.TRACED or not _is_good(item, one)
+    ]
+    tracing.leave(connection, [attempt for attempt, _ in chosen])
+    left_out = [attempt for attempt, traced in chosen if traced != tracing.TRACED]
+    tracing.mark_traced(connection, left_out)
+    tracing.lengthen(connection, [one.lasting for _, one in found if one.lasting])
+
+
+def _is_good(item: Settlement, old: _Attempt) -> bool:
+    """Return whether nothing is to be said of a request but that it went well."""
+    if item.state != "settled" or item.error_class or item.code:
+        return False
+    good = {one.answer_key for one in item.answers if one.verdict is Verdict.OK}
+    return good.issuperset(old.asks)
 
 
 def _due(group: Sequence[Settlement], old: dict[bytes, _Attempt]) -> list[Settlement]:

@@ -1,14 +1,15 @@
-"""The queue of requests whose run wants traces: what waits, and what became of what was sent.
+"""The queue of requests that are to be traced: what waits, and what became of what was sent.
 
-A request stands in it once for each of its settlements, written in the transaction of that. Nothing
-leaves it: a row says whether it waits, was exported, was left out, or was refused by the host.
+A request stands in it once for each of its settlements, written in the transaction of that; good
+ones that the share leaves out never do. Nothing leaves it: a row says whether it waits, was
+exported, was left out by a push with a smaller share, or was refused by the host.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.ledger.sealing import Unreadable, sealing_of
 from ondine_dagster.ledger.statements import KeyedSelect, Prepared
+from ondine_dagster.ledger.tracing import (
+    IF_IT_FAILS,
+    TRACED,
+    Lasting,
+    leave,
+    lengthen,
+    mark_traced,
+)
 from ondine_dagster.observe.requests import AskedRow, Request, Root
 
 WAITING, EXPORTED, LEFT_OUT, REFUSED = range(4)
@@ -69,43 +78,21 @@ _ASKED = KeyedSelect(
     )
 )
 _MARK = Prepared(
-    "new_exported seq_",
+    "new_exported first last",
     lambda _: (
         sa.update(schema.outbox)
-        .where(_o.seq == sa.bindparam("seq_"))
+        .where(_o.seq.between(sa.bindparam("first"), sa.bindparam("last")))
         .ordered_values((_o.exported, sa.bindparam("new_exported")))
     ),
-)
-_ROOTS = KeyedSelect(
-    lambda ids: sa.select(_r.trace_id, _r.started, _r.ended).where(_r.trace_id.in_(ids))
-)
-
-
-# a request of which nothing is to be said but that it went well
-_IS_GOOD = (
-    (_t.state == "settled")
-    & _t["class"].is_(None)
-    & _t.code.is_(None)
-    & ~sa.exists().where(_s.attempt == _t.id, _s.verdict != "ok")
-)
-_ROOTS_OF_WAITING = (
-    sa.select(
-        _t.run_id,
-        _t.run_scope,
-        _t.dataset,
-        _t.partition,
-        sa.func.min(_t.t_open),
-        sa.func.max(_t.t_end),
-    )
-    .join_from(schema.outbox, schema.attempts, _o.attempt == _t.id)
-    .where(_IS_WAITING)
-    .group_by(_t.run_id, _t.run_scope, _t.dataset, _t.partition)
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How many requests stand in the outbox by state; when the oldest that waits ended (ms)."""
+    """How many requests wait, were sent, left out or refused; when the oldest that waits ended.
+
+    Times in ms. Those that a run's share left out count too, although they never waited.
+    """
 
     counts: Mapping[int, int]
     oldest_waiting_ms: int | None
@@ -151,65 +138,25 @@ def asked_rows(
     return rows
 
 
-def mark(
-    database: Database, requests: Sequence[Request], state: int, roots: Sequence[Root]
-) -> None:
-    """Note what became of requests, and that their traces reach as far as they do.
+def mark(database: Database, requests: Sequence[Request], state: int) -> None:
+    """Note what became of requests, in one transaction.
 
-    In one transaction: where the process dies before it, they are sent again, as the same spans.
+    Where the process dies before it, they are sent again, as the same spans.
     """
+    rows = [(state, *ends) for ends in _runs([one.seq for one in requests])]
     with database.write() as connection:
-        _MARK.run(connection, [(state, one.seq) for one in requests])
-        known = {
-            row[0]: row[1:] for row in _ROOTS.rows(connection, [one.trace_id for one in roots])
-        }
-        for root in roots:
-            _widen(connection, root, known.get(root.trace_id))
+        _MARK.run(connection, rows)
 
 
-def leave_out_good(database: Database) -> int:
-    """Mark what waits and is no error as left out; return how many. No row of it is read."""
-    with database.read() as connection:
-        ends = sa.select(sa.func.min(_o.seq), sa.func.max(_o.seq)).where(_IS_WAITING)
-        first, last = connection.execute(ends).one()
-    left = 0
-    for start in range(first or 0, (last or -1) + 1, _STEP_ROWS):
-        here = _o.seq.between(start, start + _STEP_ROWS - 1)
-        with database.write() as connection:
-            found = connection.execute(_ROOTS_OF_WAITING.where(here)).all()
-            for row in found:
-                root = Root.of(*row)
-                known = _ROOTS.rows(connection, [root.trace_id])
-                _widen(connection, root, next((one[1:] for one in known), None))
-            statement = sa.update(schema.outbox).where(
-                here, _IS_WAITING, _o.attempt.in_(sa.select(_t.id).where(_IS_GOOD))
-            )
-            left += connection.execute(statement.values(exported=LEFT_OUT)).rowcount
-    return left
-
-
-def _widen(connection: Connection, root: Root, known: Sequence[int] | None) -> None:
-    table = schema.traces
-    if known is None:
-        connection.execute(
-            sa.insert(table).values(
-                trace_id=root.trace_id,
-                run_id=root.run_id,
-                run_scope=root.run_scope,
-                dataset=root.dataset,
-                partition=root.partition,
-                started=root.started,
-                ended=root.ended,
-            )
-        )
-        return
-    started, ended = min(known[0], root.started), max(known[1], root.ended)
-    if (started, ended) != tuple(known):
-        connection.execute(
-            sa.update(table)
-            .where(_r.trace_id == root.trace_id)
-            .values(started=started, ended=ended, exported=0)
-        )
+def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of places (ascending) that follow one another."""
+    first = last = places[0]
+    for place in places[1:]:
+        if place != last + 1:
+            yield first, last
+            first = place
+        last = place
+    yield first, last
 
 
 def waiting_roots(connection: Connection, most: int) -> list[Root]:
@@ -258,12 +205,16 @@ def status(connection: Connection) -> Status:
         .order_by(_o.seq)
         .limit(1)
     )
+    never_queued = sa.select(sa.func.count()).where(_t.traced == IF_IT_FAILS, _t.t_end.is_not(None))
+    counts = Counter({row[0]: row[1] for row in connection.execute(by_state)})
+    if left_out := connection.execute(never_queued).scalar_one():
+        counts[LEFT_OUT] += left_out
     value = connection.execute(
         sa.select(schema.properties.c.value).where(schema.properties.c.name == _LAST)
     ).scalar()
     last = json.loads(value) if value else {}
     return Status(
-        counts=Counter({row[0]: row[1] for row in connection.execute(by_state)}),
+        counts=counts,
         oldest_waiting_ms=connection.execute(oldest).scalar(),
         last_push_ms=last.get("at"),
         trouble=last.get("trouble"),
@@ -290,15 +241,14 @@ def queue_again(database: Database, since_ms: int) -> int:
     for first in range(1, last + 1, _STEP_ROWS):
         with database.write() as connection:
             queued += _again(connection, first, min(first + _STEP_ROWS - 1, last), since_ms)
-    while True:
+    after: bytes | None = b""
+    while after is not None:
         with database.write() as connection:
-            added = _add_untraced(connection, since_ms)
-            if not added:
-                connection.execute(
-                    sa.update(schema.traces).where(_r.ended >= since_ms).values(exported=0)
-                )
-                return queued
+            added, after = _add_untraced(connection, since_ms, after)
         queued += added
+    with database.write() as connection:
+        connection.execute(sa.update(schema.traces).where(_r.ended >= since_ms).values(exported=0))
+    return queued
 
 
 def _again(connection: Connection, first: int, last: int, since_ms: int) -> int:
@@ -311,14 +261,18 @@ def _again(connection: Connection, first: int, last: int, since_ms: int) -> int:
     return int(connection.execute(statement).rowcount)
 
 
-def _add_untraced(connection: Connection, since_ms: int) -> int:
-    """Queue some requests that no run wanted traces of; return how many."""
-    ids = connection.execute(
-        sa.select(_t.id).where(_t.traced == 0, _t.t_end >= since_ms).order_by(_t.id).limit(1000)
-    ).scalars()
-    values = [{"attempt": one} for one in ids]
-    if values:
-        connection.execute(sa.insert(schema.outbox), values)
-        chosen = _t.id.in_([one["attempt"] for one in values])
-        connection.execute(sa.update(schema.attempts).where(chosen).values(traced=1))
-    return len(values)
+def _add_untraced(connection: Connection, since_ms: int, after: bytes) -> tuple[int, bytes | None]:
+    """Queue some requests that were not to be traced; return how many, and the last one's id."""
+    columns = (_t.id, _t.run_id, _t.run_scope, _t.dataset, _t.partition, _t.t_open, _t.t_end)
+    statement = (
+        sa.select(*columns)
+        .where(_t.id > after, _t.traced != TRACED, _t.t_end >= since_ms)
+        .order_by(_t.id)
+        .limit(_STEP_ROWS)
+    )
+    found = [Lasting._make(row) for row in connection.execute(statement)]
+    ids = [one.attempt for one in found]
+    leave(connection, ids)
+    mark_traced(connection, ids)
+    lengthen(connection, found)
+    return len(ids), ids[-1] if ids else None

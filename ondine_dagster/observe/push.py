@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from hashlib import sha256
 from typing import Protocol
 
 from ondine_dagster.ledger.database import Database, open_private
+from ondine_dagster.ledger.tracing import share
 from ondine_dagster.observe import outbox
 from ondine_dagster.observe.destination import Destination
 from ondine_dagster.observe.genai import GenAiVocabulary
 from ondine_dagster.observe.langfuse import LangfuseVocabulary
 from ondine_dagster.observe.otlp import Answer, Delivered, Refused, Unavailable
-from ondine_dagster.observe.requests import AskedRow, Request, Root
+from ondine_dagster.observe.requests import AskedRow, Request
 from ondine_dagster.observe.scrubbing import scrubbed_messages
 from ondine_dagster.observe.spans import (
     Row,
@@ -127,8 +127,6 @@ class Pusher:
 
     def _push(self, done: Pushed, left: SecondsLeft, roots: bool) -> None:
         worked = False
-        if not self._destination.sample_percent:
-            done.left_out = outbox.leave_out_good(self._database)
         try:
             while requests := self._window():
                 worked = True
@@ -161,11 +159,11 @@ class Pusher:
                 left.append(one)
         done.left_out += len(left)
         if left:
-            outbox.mark(self._database, left, outbox.LEFT_OUT, _roots_of(left))
+            outbox.mark(self._database, left, outbox.LEFT_OUT)
         # an earlier settlement of a request that is sent as it is now
         before = [one for one in requests if latest[one.id] is not one]
         if before:
-            outbox.mark(self._database, before, outbox.EXPORTED, [])
+            outbox.mark(self._database, before, outbox.EXPORTED)
         return chosen
 
     def _is_chosen(self, request: Request, rows: Sequence[AskedRow]) -> bool:
@@ -175,7 +173,7 @@ class Pusher:
             return True
         if any(row.failed for row in rows):
             return True
-        return any(_share(request.dataset, row.row_key) < percent for row in rows)
+        return any(share(request.dataset, row.row_key) < percent for row in rows)
 
     def _loads(self, chosen: Sequence[_Asked]) -> Iterator[_Load]:
         messages = self._messages(chosen) if self._destination.texts else {}
@@ -232,12 +230,12 @@ class Pusher:
     ) -> None:
         """Stop where the host does not even take a root span: then it is not what was sent."""
         scrub = self._scrubber_of(load.requests[0].dataset)
-        root = root_span(_roots_of(load.requests)[0], self._words, scrub)
+        root = root_span(load.requests[0].root, self._words, scrub)
         if not _taken(self._post([root], left)):
             raise _NotNowError(f"{self._destination.url} {answer.why} to everything")
 
     def _mark(self, load: _Load, state: int, done: Pushed) -> None:
-        outbox.mark(self._database, load.requests, state, _roots_of(load.requests))
+        outbox.mark(self._database, load.requests, state)
         if state == outbox.EXPORTED:
             done.exported += len(load.requests)
         else:
@@ -281,26 +279,6 @@ def vocabulary(destination: Destination) -> Vocabulary:
     if destination.kind == "langfuse":
         return LangfuseVocabulary(destination.environment)
     return GenAiVocabulary()
-
-
-def _share(dataset: str, row_key: str) -> float:
-    """Return a number from 0 up to 100 that is always the same for a row."""
-    digest = sha256(f"{dataset}|{row_key}".encode()).digest()
-    return int.from_bytes(digest[:8]) / 2**64 * 100
-
-
-def _roots_of(requests: Sequence[Request]) -> list[Root]:
-    """Return the roots of requests, as long as these need them to be."""
-    found: dict[bytes, Root] = {}
-    for one in requests:
-        known = found.get(one.trace_id)
-        started, ended = one.t_open, one.t_end
-        if known is not None:
-            started, ended = min(known.started, started), max(known.ended, ended)
-        found[one.trace_id] = Root.of(
-            one.dagster_run, one.run_scope, one.dataset, one.partition, started, ended
-        )
-    return list(found.values())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
-ASSET = "responses"
+from ondine_dagster.ledger.tracing import trace_id
 
 
 class Request(NamedTuple):
@@ -68,6 +68,12 @@ class Request(NamedTuple):
         return trace_id(self.run_id, self.dataset, self.partition)
 
     @property
+    def root(self) -> Root:
+        """Return the root span of its trace, as long as it is itself."""
+        where = (self.run_id, self.run_scope, self.dataset, self.partition)
+        return Root(self.trace_id, *where, self.t_open, self.t_end)
+
+    @property
     def span_id(self) -> bytes:
         """Return the id of its span."""
         return sha256(self.id).digest()[:8]
@@ -104,35 +110,10 @@ class Root:
     started: int
     ended: int
 
-    @classmethod
-    def of(
-        cls,
-        dagster_run: str | None,
-        run_scope: str,
-        dataset: str,
-        partition: str | None,
-        started: int,
-        ended: int,
-    ) -> Root:
-        """Return the root of requests."""
-        run_id = dagster_run or run_scope
-        trace = trace_id(run_id, dataset, partition)
-        return cls(trace, run_id, run_scope, dataset, partition, started, ended)
-
     @property
     def span_id(self) -> bytes:
         """Return the id of the root span, the parent of all others."""
         return root_span_id(self.trace_id)
-
-
-@lru_cache(maxsize=1024)
-def trace_id(run_id: str, dataset: str, partition: str | None) -> bytes:
-    """Return the id of a trace.
-
-    In hex it is what `Langfuse.create_trace_id(seed="RUN|DATASET/responses|PARTITION")` returns, so
-    that a notebook finds the trace of a partition.
-    """
-    return sha256(f"{run_id}|{dataset}/{ASSET}|{partition or ''}".encode()).digest()[:16]
 
 
 @lru_cache(maxsize=1024)

@@ -18,7 +18,7 @@ from ondine_dagster.assets.traces_sensor import traces_sensors
 from ondine_dagster.cli.main import cli
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.ledger import Ledger, close_ledger
-from ondine_dagster.observe.requests import trace_id
+from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster.simulator import Simulator
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster_tests.observe.pushing import destination, fill, states

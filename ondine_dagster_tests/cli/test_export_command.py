@@ -14,7 +14,7 @@ import pytest
 from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.component.declarations import load_declaration
-from ondine_dagster.observe.requests import trace_id
+from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster_tests.cli.typing_person import Person
 
 

@@ -32,7 +32,7 @@ CONTEXT = RequestContext(
     model="m",
     ceiling=100,
     price_version="declared",
-    traced=True,
+    trace_percent=100.0,
 )
 
 

@@ -171,7 +171,7 @@ def test_every_settlement_stands_in_the_outbox_once(ledger: Ledger) -> None:
 
 
 def test_a_run_that_wants_no_traces_leaves_nothing_in_the_outbox(ledger: Ledger) -> None:
-    ledger.settle(answered(go(ledger, request("a", traced=False, run_id="dagster-run"))))
+    ledger.settle(answered(go(ledger, request("a", trace_percent=None, run_id="dagster-run"))))
     assert rows(ledger.database, "SELECT * FROM outbox") == []
     assert rows(ledger.database, "SELECT run_id, number, traced FROM attempts") == [
         ("dagster-run", 1, 0)

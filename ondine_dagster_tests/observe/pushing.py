@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.ledger.identity import new_id
+from ondine_dagster.ledger.tracing import Lasting, leave, lengthen
 from ondine_dagster.observe import outbox
 from ondine_dagster.observe.destination import Destination
 from ondine_dagster.observe.otlp import Answer, Delivered, OtlpHttp
@@ -114,7 +115,9 @@ def fill(
         connection.execute(sa.insert(schema.asks), asks)
         connection.execute(sa.insert(schema.answers), answers)
         connection.execute(sa.insert(schema.payloads), payloads)
-        connection.execute(sa.insert(schema.outbox), [{"attempt": one} for one in ids])
+        leave(connection, ids)
+        names = ("id", "run_id", "run_scope", "dataset", "partition", "t_open", "t_end")
+        lengthen(connection, [Lasting(*(one[name] for name in names)) for one in attempts])
     return ids
 
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from ondine_dagster.ledger.ledger import Ledger
-from ondine_dagster.observe.requests import trace_id
+from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster_tests.observe.pushing import InMemory, destination, fill, push
 
 KIND = "langfuse.observation.type"
