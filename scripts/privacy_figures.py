@@ -1,6 +1,6 @@
 """How well the detectors find what is marked in the labelled texts, as a table in docs/privacy.md.
 
-    python scripts/privacy_figures.py          writes the table into the page
+    python scripts/privacy_figures.py          writes the table into the page, and those of others
     python scripts/privacy_figures.py --wrong  prints the texts in which one errs
 
 A value is found where kind, beginning and end are those of the mark.
@@ -21,7 +21,6 @@ ROOT = Path(__file__).parent.parent
 LABELLED = ROOT / "ondine_dagster_tests" / "privacy" / "labelled.txt"
 PAGE = ROOT / "docs" / "privacy.md"
 _MARK = re.compile(r"<(?P<kind>[a-z]+)>(?P<value>.*?)</(?P=kind)>")
-_TABLE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +89,21 @@ def table(texts: list[Labelled]) -> str:
     return "\n".join([*lines, "", f"{len(texts)} texts, {clean} of them with nothing to find.", ""])
 
 
-def page_with(figures_table: str, page: str) -> str:
-    """Return the page with this table."""
-    return _TABLE.sub(lambda _: figures_table, page)
+def page_with(section: str, tables: str, page: str) -> str:
+    """Return the page with these tables between the marks of a section."""
+    place = re.compile(rf"(?<=<!-- {section} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+    return place.sub(lambda _: tables, page)
 
 
 def main() -> None:
-    """Write the table, or print what goes wrong."""
+    """Write the tables, or print what goes wrong."""
     texts = list(labelled_texts())
     if "--wrong" not in sys.argv:
-        PAGE.write_text(page_with(table(texts), PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        import privacy_by_others
+
+        page = page_with("figures", table(texts), PAGE.read_text(encoding="utf-8"))
+        page = page_with("figures by others", privacy_by_others.tables(), page)
+        PAGE.write_text(page, encoding="utf-8")
         return
     for one in texts:
         found, marked = set(Finder().find(one.text)), set(one.marked)

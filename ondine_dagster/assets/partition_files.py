@@ -99,7 +99,7 @@ class PartitionFiles:
         self._notes = notes
         self._raw = _Rows(lake.open(pipeline.name, "raw_rows", partition))
         refuse_other_rows(pipeline, partition, self._raw.file.metadata, notes)
-        self._restorer = Restorer(pipeline, notes)
+        self._restorer = Restorer(pipeline, partition, notes)
         source = pa.schema(
             [one for one in self._raw.file.schema if one.name not in ("_row_key", "_position")]
         )

@@ -29,6 +29,7 @@ from ondine_dagster.llm.provider import Provider
 from ondine_dagster.llm.registry import build_packing, build_provider
 from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.llm.structured import wire_schema
+from ondine_dagster.privacy.detectors import VERSION as DETECTORS_VERSION
 from ondine_dagster.privacy.placeholders import with_stand_ins
 from ondine_dagster.privacy.scrubbing import Scrub, scrubber
 from ondine_dagster.settings import Settings, load_settings
@@ -366,8 +367,11 @@ class Pipeline:
             question.append({"when": self.dataset.when})
         if self.dataset.samples > 1:  # as above: how many answers a row has
             question.append({"samples": self.dataset.samples})
-        if more := texts.question() | prompt.question() | self.dataset.privacy.question():
+        privacy = self.dataset.privacy.question()
+        if more := texts.question() | prompt.question() | privacy:
             question.append(more)
+        if privacy:
+            question.append({"detectors": DETECTORS_VERSION})
         return digest(question).hex()[:16]
 
     @cached_property

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.assets.pipeline import Pipeline, scrub_of
 from ondine_dagster.engine.rows import Outcome, RowOutcome
+from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.llm.structured import compact_json
 from ondine_dagster.patterns import PatternTooSlow
 from ondine_dagster.privacy import placeholders
-from ondine_dagster.privacy.detectors import Finder
+from ondine_dagster.privacy.detectors import VERSION, Finder
 from ondine_dagster.privacy.placeholders import Redactor, put_mark, replaced
 from ondine_dagster.privacy.scrubbing import Scrub
 from ondine_dagster.spec import LINEAGE_COLUMNS, SNAPSHOT_COLUMNS, Privacy
@@ -78,6 +79,7 @@ class PromptRedactor:
         if not self._active or not self._reversible:
             return notes
         rules = {
+            "detectors": VERSION,
             "detect": sorted(self._privacy.detect),
             "patterns": dict(self._privacy.patterns),
             "columns": self._columns,
@@ -104,10 +106,18 @@ def scrub_as_noted(notes: Mapping[str, str]) -> Scrub:
 class Restorer:
     """Puts the values of rows back into their answers, by the rules in the notes of a file."""
 
-    def __init__(self, pipeline: Pipeline, notes: Mapping[str, str]) -> None:
+    def __init__(self, pipeline: Pipeline, partition: str, notes: Mapping[str, str]) -> None:
+        """Raises OndineError where detectors have changed since: other values would come back."""
         self._rules: dict[str, Any] | None = None
         if PRIVACY_NOTE in notes and not pipeline.dataset.privacy.at_rest:
             self._rules = rules = json.loads(notes[PRIVACY_NOTE])
+            if rules["detect"] and rules.get("detectors") != VERSION:
+                raise OndineError(
+                    f"{pipeline.name} {partition}: its prompts have placeholders of an older "
+                    "version of ondine_dagster, and the detectors of personal data have changed "
+                    "since. Materialize `prompts` and `responses` too: rows in which the same is "
+                    "found cost nothing."
+                )
             finder = Finder(rules["detect"], rules["patterns"])
             self._redactor = Redactor(finder, reversible=True, taken=rules["taken"])
         self._in_json = pipeline.dataset.output.kind in _IN_JSON

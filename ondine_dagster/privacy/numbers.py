@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-_BEFORE = 28  # characters that are looked at before a number
+from ondine_dagster.privacy.phones import is_article_number
+from ondine_dagster.privacy.surroundings import OTHER_NUMBER, after, digits_of
 
 # By country code, the length of an IBAN: https://www.swift.com/standards/data-standards/iban
 IBAN_LENGTHS = {
@@ -17,41 +18,31 @@ IBAN_LENGTHS = {
     for length, codes in {
         15: "NO",
         16: "BE",
-        18: "DK FI FO GL NL",
+        18: "DK FI FK FO GL NL SD",
         19: "MK SI",
-        20: "AT BA EE KZ LT LU XK",
+        20: "AT BA EE KZ LT LU MN XK",
         21: "CH HR LI LV",
         22: "BG BH CR DE GB GE IE ME RS VA",
-        23: "AE IL TL",
-        24: "AD CZ ES MD PK RO SA SE SK TN",
-        25: "PT",
+        23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST",
         26: "IS TR",
-        27: "FR GR IT MC SM",
-        28: "AL AZ CY DO GT HU LB PL",
-        29: "BR PS QA UA",
-        30: "JO KW MU",
-        31: "MT",
+        27: "BI DJ FR GR IT MC MR SM",
+        28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+        29: "BR EG PS QA UA",
+        30: "JO KW MU YE",
+        31: "MT SC",
+        32: "LC",
+        33: "RU",
     }.items()
     for code in codes.split()
 }
-_OTHER_NUMBER = re.compile(
-    r"(?:\b(?:order|invoice|ticket|tracking|serial|model|part|item|article|case|batch|lot|ref(?:erence)?"
-    r"|sku|isbn|issn|doi|bestell(?:ung|nummer)?|rechnung|artikel|commande|pedido|id|no|nr)|#)"
-    r"[\s.:#_-]*(?:(?:number|nummer|code|no|nr|id)[\s.:#]*)?(?:(?:is|was|ist)\s+)?$",
-    re.IGNORECASE,
-)
-_PHONE_WORD = re.compile(
-    r"\b(?:phone|tel(?:efon[oe]?|éfono|ephone)?|mobile?|cell|handy|fax|whatsapp|sms"
-    r"|call(?: me| us)?|dial|ring|text me|anrufen|reach me|at work)"
-    r"[\s.:#]*(?:(?:number|nummer|no|nr)[\s.:#]*)?(?:(?:is|at|on|under|ist|unter)[\s:]+)?$",
-    re.IGNORECASE,
-)
 _SSN_WORD = re.compile(
     r"(?:\bssn|social security(?: number| no\.?)?)[\s:#]*(?:is\s+)?$", re.IGNORECASE
 )
 _VERSION_WORD = re.compile(
     r"(?:\b(?:v|versions?|ver|released?|firmware|build|updated?(?: to)?|upgraded?(?: to)?"
-    r"|driver|patch|section|chapter|clause|paragraph)|§|[=<>~^]=?|[\w)][-_@/])[\s.:]*$",
+    r"|driver|patch|section|chapter|clause|paragraph|kapitel|abschnitt|norm|rv)|§|[=<>~^]=?|[\w)][-_@/])[\s.:]*$",
     re.IGNORECASE,
 )
 _ADDRESS_WORD = re.compile(
@@ -65,18 +56,21 @@ _CARD = re.compile(
     r"|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
     r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}"
     r"|6(?:011|5\d\d|4[4-9]\d)\d{12}|62\d{14,17}"
+    r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])(?:\d{8}|\d{12}|\d{14,15})|(?:2131|1800)\d{11}"
 )
 
 
-def digits_of(text: str) -> str:
-    """Return the digits alone."""
-    return "".join(filter(str.isdigit, text))
-
-
 def is_card(text: str) -> bool:
-    """Return whether this is the number of a payment card: range, length, Luhn's checksum."""
+    """Return whether this is the number of a payment card: range, length, Luhn's checksum.
+
+    Articles have 13 digits, and 4 begins those of Germany and Japan; cards hardly do any more.
+    """
     digits = digits_of(text)
     if _CARD.fullmatch(digits) is None or len(set(digits)) < 2:
+        return False
+    if any(len(group) > 6 for group in re.split("[ -]", text)) and text != digits:
+        return False  # nobody writes a card in such groups
+    if len(digits) < 14 and is_article_number(digits):
         return False
     total = 0
     for place, digit in enumerate(reversed(digits)):
@@ -113,32 +107,9 @@ def is_ssn(text: str, found: str, start: int) -> bool:
     area, group, serial = digits[:3], digits[3:5], digits[5:]
     if area in ("000", "666") or area >= "900" or group == "00" or serial == "0000":
         return False
-    if _after(_SSN_WORD, text, start):
+    if after(_SSN_WORD, text, start):
         return True
-    return found.count("-") == 2 and not _after(_OTHER_NUMBER, text, start)
-
-
-def is_phone(text: str, found: str, start: int) -> bool:
-    """Return whether digits are a phone number: by their form, or by the words before them."""
-    digits = digits_of(found)
-    if _after(_OTHER_NUMBER, text, start) or not 7 <= len(digits) <= 15:
-        return False
-    if _after(_PHONE_WORD, text, start):
-        return True
-    if found.startswith("+"):
-        return digits[0] != "0" and len(digits) >= 8
-    if digits.startswith("00"):
-        return len(digits) >= 10 and digits[2] != "0"
-    if _NORTH_AMERICAN.fullmatch(found):
-        return True
-    # the trunk zero of most of the world, with a separator: without one it is any number
-    return _WITH_TRUNK_ZERO.fullmatch(found) is not None
-
-
-_NORTH_AMERICAN = re.compile(r"(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d([-. ]))[2-9]\d\d[-. ]\d{4}")
-_WITH_TRUNK_ZERO = re.compile(
-    r"(?:\(0[1-9]\d{0,4}\)|0[1-9]\d{0,4})[ /-]{1,3}\d{2,8}(?:[ -]\d{2,6}){0,4}"
-)
+    return found.count("-") == 2 and not after(OTHER_NUMBER, text, start)
 
 
 def is_ipv4(text: str, found: str, start: int, end: int) -> bool:
@@ -150,12 +121,12 @@ def is_ipv4(text: str, found: str, start: int, end: int) -> bool:
         address = IPv4Address(found)
     except AddressValueError:
         return False
-    if _after(_VERSION_WORD, text, start) or re.match(r"[-+_][A-Za-z]|\.\d", text[end : end + 2]):
+    if after(_VERSION_WORD, text, start) or re.match(r"[-+_][A-Za-z]|\.\d", text[end : end + 2]):
         return False
-    if address.is_loopback or address.is_unspecified:  # nobody's
+    if address.is_loopback or address.is_unspecified or found.startswith("255."):  # nobody's
         return False
     small = all(int(one) < 20 for one in found.split("."))
-    return not small or _after(_ADDRESS_WORD, text, start)
+    return not small or after(_ADDRESS_WORD, text, start)
 
 
 def is_ipv6(found: str) -> bool:
@@ -167,7 +138,3 @@ def is_ipv6(found: str) -> bool:
     except AddressValueError:
         return False
     return not (address.is_loopback or address.is_unspecified)
-
-
-def _after(words: re.Pattern[str], text: str, start: int) -> bool:
-    return words.search(text[max(0, start - _BEFORE) : start]) is not None

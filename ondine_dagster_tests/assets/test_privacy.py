@@ -16,13 +16,16 @@ import pyarrow as pa
 import pytest
 from dagster._serdes import serialize_value
 
+import ondine_dagster.assets.pipeline as pipeline_module
 from ondine_dagster import patterns
+from ondine_dagster.assets import redaction
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.redaction import at_rest
 from ondine_dagster.assets.replay import MODE_TAG
 from ondine_dagster.assets.verify import read_drift
 from ondine_dagster.ledger.ledger import close_ledger
 from ondine_dagster.patterns import OwnPattern, PatternTooSlow
+from ondine_dagster.privacy.detectors import VERSION
 from ondine_dagster.spec import Dataset
 from ondine_dagster_tests.assets.test_traces import want_traces
 from ondine_dagster_tests.end_to_end.test_canary_key import everything_kept
@@ -100,7 +103,7 @@ def said(bench: Bench) -> list[tuple[str, str]]:
 
 
 def test_the_provider_sees_placeholders_and_the_row_gets_its_values_back(
-    make_bench: MakeBench, echo: tuple[Echo, str]
+    make_bench: MakeBench, echo: tuple[Echo, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, url = echo
     texts = ["Write to ana@example.com.", "Write to bob@example.org.", "Nothing here."]
@@ -126,6 +129,18 @@ def test_the_provider_sees_placeholders_and_the_row_gets_its_values_back(
     assert [row["said"] for row in bench.rows(RESULTS)] == texts[::-1]
     bench.run(tags={MODE_TAG: "replay"})
     assert [row["said"] for row in bench.rows(RESULTS)] == texts[::-1]
+    assert len(server.asked) == 2
+
+    # detectors of a later version may number other values: none is put in another's place
+    monkeypatch.setattr(redaction, "VERSION", VERSION + 1)
+    monkeypatch.setattr(pipeline_module, "DETECTORS_VERSION", VERSION + 1)
+    bench.declare(
+        {**bench.dataset.model_dump(exclude_defaults=True), "output": {"column": "again"}}
+    )
+    with pytest.raises(dg.Failure, match="Materialize `prompts` and `responses` too"):
+        bench.run(assets=(RESULTS, REJECTED))
+    bench.run()
+    assert [row["again"] for row in bench.rows(RESULTS)] == texts[::-1]
     assert len(server.asked) == 2
 
 
