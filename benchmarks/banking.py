@@ -24,6 +24,12 @@ from benchmarks.reviews import NAME
 from benchmarks.setup import Bench
 from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.ledger.ledger import close_ledger
+from ondine_dagster.llm.packing import new_codes, packable, user_message
+from ondine_dagster.llm.prompt import PromptRenderer
+from ondine_dagster.llm.registry import build_packing
+from ondine_dagster.llm.static_text import StaticText
+from ondine_dagster.llm.structured import wire_schema
+from ondine_dagster.spec import OutputField, Prompt
 from ondine_dagster.storage.lake import Lake
 
 _HERE = ROOT.parent / "shared" / "data" / "banking77_test.csv"
@@ -46,12 +52,16 @@ def main(path: str = os.environ.get("BANKING77_CSV", str(_HERE)), concurrency: i
     """Ask a mock server that charges 4 bytes of a request as a token, schema and all."""
     source = Path(path)
     print("\n## banking77: the questions of a bank's customers, 77 intents\n")
-    if not source.is_file() or shutil.which("node") is None or not SHARED.is_dir():
-        print("Skipped: it takes node, the bench folder, and the questions (--path).")
+    if not source.is_file():
+        print("Skipped: it takes the questions (--path).")
         return
     with source.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     intents = sorted({row["category"] for row in rows})
+    _print_formats(rows)
+    if shutil.which("node") is None or not SHARED.is_dir():
+        print("\nThe rest is skipped: it takes node, and the bench folder.")
+        return
     found: dict[str, _Used] = {}
     for size in (1, 25, "auto"):
         found[f"ondine_dagster, {size}"] = _ours(source, len(rows), intents, size, concurrency)
@@ -73,6 +83,37 @@ def main(path: str = os.environ.get("BANKING77_CSV", str(_HERE)), concurrency: i
         "\nOndine sends no schema with a pack, and the mock server answers at greater length then: "
         "compare the prompt tokens."
     )
+
+
+def _print_formats(rows: Sequence[Mapping[str, str]], size: int = 25) -> None:
+    """Print what the formats of packs take for a prompt of two columns, without any network."""
+    template = "Question: {{ text }}\nIntent that was given: {{ category }}\nIs it the right one?"
+    renderer = PromptRenderer(Prompt.model_validate({"template": template}))
+    static = renderer.static_text
+    schema = wire_schema({"right": OutputField.model_validate({"type": "boolean"})})
+    texts = [packable(str(renderer.render(row))) for row in rows]
+    packs = [texts[start : start + size] for start in range(0, len(texts), size)]
+    print(f"Is the intent of a question the right one? Two columns, packs of {size}.\n")
+    print("| request | bytes of messages per row | tokens per row (4 bytes each) |")
+    print("|---|---|---|")
+    formats = {
+        "JSON": build_packing("json", schema, static),
+        "CSV, `id,text`": build_packing("csv", schema, StaticText(static.head, static.tail)),
+        "CSV, `id,text,category`": build_packing("csv", schema, static),
+    }
+    alone = sum(len(user_message("[", one.text).encode()) for one in texts if one)
+    _print_format("one row", alone, len(rows))
+    for name, packing in formats.items():
+        used = 0
+        for pack in packs:
+            items = zip(new_codes(len(pack)), (one.text for one in pack if one), strict=True)
+            used += len(packing.compose("[", list(items)).encode())
+        _print_format(name, used, len(rows))
+    print()
+
+
+def _print_format(name: str, used: int, rows: int) -> None:
+    print(f"| {name} | {used / rows:.1f} | {used / rows / 4:.1f} |")
 
 
 def _ours(

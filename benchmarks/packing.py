@@ -11,6 +11,7 @@ from ondine_dagster.llm.packing import Packing, new_codes, packable
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.registry import PackKind, build_packing
 from ondine_dagster.llm.rejection import Rejection
+from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.llm.structured import compact_json, wire_schema
 from ondine_dagster.simulator.packs import read_pack
 from ondine_dagster.spec import Output
@@ -44,7 +45,7 @@ def main(rows: int = 100_000, rows_per_request: int = 25) -> None:
         messages_json("You label reviews.", f"Review: {_REVIEW}{row}\n") for row in range(rows)
     ]
     for kind in _KINDS:
-        packing = build_packing(kind, wire_schema(output.fields), ("Review: ", "\n"))
+        packing = build_packing(kind, wire_schema(output.fields), StaticText("Review: ", "\n"))
         seconds = _measure(packing, reader, asked, rows_per_request)
         each = " | ".join(f"{1000 * one / rows:.4f}" for one in (*seconds, sum(seconds)))
         print(f"| {kind} | {each} |", flush=True)

@@ -37,4 +37,4 @@ def packed_requests(pipeline: Pipeline, known: Learnt | None) -> PackedRequests 
     own_system = bool(pipeline.prompt_texts.system) and not renderer.static_json
     if plan is None or prompt.attached or own_system or prompt.examples_column is not None:
         return None
-    return PackedRequests(pipeline.provider, plan, f"[{renderer.static_json}", renderer.ends)
+    return PackedRequests(pipeline.provider, plan, f"[{renderer.static_json}")

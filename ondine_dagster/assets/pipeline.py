@@ -223,7 +223,7 @@ class Pipeline:
             return None
         schema = wire_schema(self.dataset.output.fields)
         try:
-            packing = build_packing(batching.format, schema, self.renderer.ends)
+            packing = build_packing(batching.format, schema, self.renderer.static_text)
         except OndineError as error:
             raise OndineError(f"{self.declared_in}: {error}") from None
         same = self.renderer.static_messages

@@ -85,7 +85,8 @@ def cache_remarks(pipeline: Pipeline, estimator: Estimator) -> Iterator[str]:
         )
         return
     same = estimator.tokens_around + estimator.tokens_in(renderer.static_json)
-    head, tail = (estimator.tokens_in(text) for text in renderer.ends)
+    ends = renderer.static_text.head, renderer.static_text.tail
+    head, tail = map(estimator.tokens_in, ends)
     movable = tail if minimum.whole_prefix else head + tail
     same += head if minimum.whole_prefix else 0
     if same >= minimum.tokens:

@@ -26,12 +26,10 @@ class Packs:
 class PackedRequests:
     """Tells what rows that would have a request each come to together."""
 
-    def __init__(
-        self, provider: Provider, plan: PackPlan, prefix: str, ends: tuple[str, str]
-    ) -> None:
-        """`prefix` and `ends` are what the messages of all rows have in common."""
+    def __init__(self, provider: Provider, plan: PackPlan, prefix: str) -> None:
+        """`prefix` are the messages that all rows have in common, see `PackableMessages`."""
         self.plan = plan
-        nothing = "".join(ends)
+        nothing = plan.packing.empty
         self._alone = _size(provider, user_message(prefix, nothing))
         self._shared = _size(plan.provider, plan.packing.compose(prefix, []))
         one = _size(plan.provider, plan.packing.compose(prefix, [(_CODE, nothing)]))

@@ -12,13 +12,16 @@ import re
 from collections.abc import Sequence
 
 from ondine_dagster.errors import OndineError
-from ondine_dagster.llm.pack_words import INTRODUCTION, free_name, question, without_thoughts
+from ondine_dagster.llm.pack_words import TEXT, free_name, introduction, question, without_thoughts
 from ondine_dagster.llm.packing import Outcomes, Split, nullable, shared_ends, user_message
 from ondine_dagster.llm.provider import Schema
+from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.llm.structured import compact_json
 
 _PLAIN_KINDS = frozenset({"string", "integer", "number", "boolean"})
 _ANSWER = "answer"
+# the names of the columns of a pack's rows, the text round and between them, and their cells
+_Table = tuple[Sequence[str], Sequence[str], Sequence[Sequence[str]]]
 _ORDER = (
     "\nAnswer with CSV and nothing else. Its first line is:\n{header}\n"
     "Then comes one line for each item, in the order of the items: first `{code}`, the item's code "
@@ -38,18 +41,19 @@ class CsvPacking:
 
     schema = None
 
-    def __init__(self, schema: Schema | None, ends: tuple[str, str] = ("", "")) -> None:
-        """`schema` is the wire schema of one row's answer, None for plain text; `ends` the text
-        that the user messages of all rows begin and end with.
+    def __init__(self, schema: Schema | None, static: StaticText) -> None:
+        """`schema` is the wire schema of one row's answer, None for plain text; `static` what the
+        user messages of all rows have in common: it is said once, that between columns too.
 
         Raises OndineError for fields that are no single values.
         """
-        self._ends = ends
+        self._static = static
+        self.empty = static.empty
         self._plain = schema is None
         wanted: Schema = schema or {"type": "object", "properties": {_ANSWER: {"type": "string"}}}
         self._kinds = {name: _kind(name, part) for name, part in wanted["properties"].items()}
         self._nullable = {name for name, part in wanted["properties"].items() if nullable(part)}
-        self._code = free_name(self._kinds)
+        self._code = free_name({*self._kinds, *static.columns})
         self._header = ",".join(map(_quoted, [self._code, *self._kinds]))
         # in this order, by which a reader knows the line
         first = {"type": "object", "properties": wanted["properties"]}
@@ -57,17 +61,31 @@ class CsvPacking:
 
     def compose(self, prefix: str, items: Sequence[tuple[str, str]]) -> str:
         """Return the messages of a pack as canonical JSON, what its rows share said once."""
-        head, tail = shared_ends(self._ends, [text for _, text in items])
-        said = INTRODUCTION.format(kind="a table in CSV", code=self._code)
-        said += question(head, tail)
+        texts = [text for _, text in items]
+        columns, static, cells = self._columns(texts) or self._whole(texts)
+        said = introduction("a table in CSV", self._code, columns) + question(static, columns)
         said += _ORDER.format(
             header=self._header, code=self._code, schema=self._wanted, count=len(items)
         )
-        lines = [f"{self._code},text\n"]
-        lines += [
-            f"{code},{_quoted(text[len(head) : len(text) - len(tail)])}\n" for code, text in items
+        codes = [self._code, *(code for code, _ in items)]
+        lines = [
+            f"{','.join(map(_quoted, [code, *row]))}\n"
+            for code, row in zip(codes, [columns, *cells], strict=True)
         ]
         return user_message(prefix, said + "".join(lines))
+
+    def _columns(self, texts: Sequence[str]) -> _Table | None:
+        """Return the rows with a cell for each column of the prompt; None where one has another
+        form, or cannot be told apart."""
+        static = self._static
+        cells = [cells for text in texts if (cells := static.cells(text)) is not None]
+        if not static.columns or len(cells) < len(texts):
+            return None
+        return static.columns, [static.head, *static.between, static.tail], cells
+
+    def _whole(self, texts: Sequence[str]) -> _Table:
+        head, tail = shared_ends(self._static, texts)
+        return TEXT, [head, tail], [[text[len(head) : len(text) - len(tail)]] for text in texts]
 
     def split(self, text: str, codes: Sequence[str], *, cut: bool) -> Split:
         """Return the answer of each row; `cut`: the text ended at the ceiling. Never raises."""

@@ -13,10 +13,11 @@ from typing import Any, Never
 
 from pydantic_core import from_json
 
-from ondine_dagster.llm.pack_words import INTRODUCTION, free_name, question, without_thoughts
+from ondine_dagster.llm.pack_words import free_name, introduction, question, without_thoughts
 from ondine_dagster.llm.packing import Outcomes, Split, nullable, shared_ends, user_message
 from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.reply_json import without_surrogates
+from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.llm.structured import compact_json
 
 _ANSWERS, _ANSWER, _TEXT = "answers", "answer", "text"
@@ -31,10 +32,11 @@ _COUNT = "\nThese were {count} items, so there are {count} answers."
 class JsonPacking:
     """Packs whose rows and answers are objects with the row's code."""
 
-    def __init__(self, schema: Schema | None, ends: tuple[str, str] = ("", "")) -> None:
-        """`schema` is the wire schema of one row's answer, None for plain text; `ends` the text
-        that the user messages of all rows begin and end with."""
-        self._ends = ends
+    def __init__(self, schema: Schema | None, static: StaticText) -> None:
+        """`schema` is the wire schema of one row's answer, None for plain text; `static` what the
+        user messages of all rows have in common, of which the ends are said once."""
+        self._static = static
+        self.empty = static.head + static.tail
         fields: Schema = (schema or {}).get("properties") or {}
         self._nested = not fields  # the answer is plain text, or JSON without fields of its own
         self._code = free_name(fields)
@@ -48,14 +50,14 @@ class JsonPacking:
 
     def compose(self, prefix: str, items: Sequence[tuple[str, str]]) -> str:
         """Return the messages of a pack as canonical JSON, what its rows share said once."""
-        head, tail = shared_ends(self._ends, [text for _, text in items])
+        head, tail = shared_ends(self._static, [text for _, text in items])
         listed = [
             {self._code: code, _TEXT: text[len(head) : len(text) - len(tail)]}
             for code, text in items
         ]
         where = f"in `{_ANSWER}`" if self._nested else "in the fields of the schema"
-        said = INTRODUCTION.format(kind="a JSON array of objects", code=self._code)
-        said += question(head, tail)
+        said = introduction("a JSON array of objects", self._code)
+        said += question([head, tail])
         said += _ORDER.format(code=self._code, where=where)
         return user_message(prefix, said + compact_json(listed) + _COUNT.format(count=len(listed)))
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from ondine_dagster.llm.provider import Schema
+from ondine_dagster.llm.static_text import StaticText
 
 # no vowels, so that no code is a word; no digits, so that none is a number
 _LETTERS = "bcdfghjkmnpqrstvwxz"
@@ -85,8 +86,10 @@ class Packing(Protocol):
     """A format of packs: how several rows are asked in one message, and their answers told apart.
 
     `schema` is the wire schema of the answer to a pack, None where it is plain text: a provider for
-    packs is built with it.
+    packs is built with it. `empty` is the text of a row that has nothing of its own.
     """
+
+    empty: str
 
     @property
     def schema(self) -> Schema | None:
@@ -134,12 +137,12 @@ def nullable(schema: Schema) -> bool:
     return isinstance(kind, list) and "null" in kind
 
 
-def shared_ends(ends: tuple[str, str], texts: Sequence[str]) -> tuple[str, str]:
-    """Return what all texts begin and end with, `ends` or nothing at all."""
-    head, tail = ends
+def shared_ends(static: StaticText, texts: Sequence[str]) -> tuple[str, str]:
+    """Return what all texts begin and end with, as the template has it or nothing at all."""
+    head, tail = static.head, static.tail
     shared = len(head) + len(tail)
     if all(len(text) >= shared and text.startswith(head) and text.endswith(tail) for text in texts):
-        return ends
+        return head, tail
     return "", ""
 
 

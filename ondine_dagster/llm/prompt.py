@@ -27,7 +27,7 @@ from ondine_dagster.llm.prompt_texts import (
     pairs_json,
     texts_of,
 )
-from ondine_dagster.llm.static_text import static_ends
+from ondine_dagster.llm.static_text import static_text
 from ondine_dagster.llm.structured import compact_json
 from ondine_dagster.llm.template_names import TemplateNames
 from ondine_dagster.spec import Prompt
@@ -59,8 +59,8 @@ class PromptRenderer:
 
     `columns` are the columns that it names, those of images and documents too; `needs_whole_row`
     tells that it also computes names that it looks up in `row`. `static_messages` is how many
-    messages at the start are the same for all rows. `ends` is the text with which the user messages
-    of all rows begin and end.
+    messages at the start are the same for all rows, `static_text` what their user messages have in
+    common.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class PromptRenderer:
         self.needs_whole_row = of_template.whole_row or of_system.whole_row
         self.partials = of_template.partials | of_system.partials
         self.system_columns = of_system.columns
-        self.ends = static_ends(sandbox.parse(template))
+        self.static_text = static_text(sandbox.parse(template))
         self._template = _compiled(sandbox, template)
         self._system = None if system is None else _compiled(sandbox, system)
         self._judge = judge

@@ -12,6 +12,7 @@ from ondine_dagster.llm.own_code import load
 from ondine_dagster.llm.packing import Packing
 from ondine_dagster.llm.prompt_cache import MarksCache
 from ondine_dagster.llm.provider import InProcess, Provider, Schema
+from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.spec import Llm
 from ondine_dagster.spec.providers import PROVIDERS
 from ondine_dagster.wording import listed
@@ -46,17 +47,17 @@ def build_provider(
 
 
 def build_packing(
-    kind: PackKind, schema: Schema | None, ends: tuple[str, str] = ("", "")
+    kind: PackKind, schema: Schema | None, static: StaticText | None = None
 ) -> Packing:
     """Return how many rows are asked in one request.
 
-    `schema` is the wire schema of one row's answer, None for plain text; `ends` is the text that
-    the user messages of all rows begin and end with. A provider for packs is built with the
-    packing's own schema. Raises OndineError for a schema that the kind has no form for.
+    `schema` is the wire schema of one row's answer, None for plain text; `static` is what the user
+    messages of all rows have in common. A provider for packs is built with the packing's own
+    schema. Raises OndineError for a schema that the kind has no form for.
     """
     module, _, name = _PACKINGS[kind].partition(":")
-    make: Callable[[Schema | None, tuple[str, str]], Packing] = getattr(import_module(module), name)
-    return make(schema, ends)
+    make: Callable[[Schema | None, StaticText], Packing] = getattr(import_module(module), name)
+    return make(schema, static or StaticText())
 
 
 def _own_provider(llm: Llm, schema: Schema | None, folders: Iterable[Path]) -> Provider:

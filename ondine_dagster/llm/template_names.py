@@ -48,6 +48,15 @@ class TemplateNames:
         return Used(frozenset(columns), whole, frozenset(used))
 
 
+def column_of(node: nodes.Node) -> str | None:
+    """Return the column that a bare `{{ column }}` or `{{ row["column"] }}` is; None for others."""
+    if isinstance(node, nodes.Name) and node.name not in ROWS:
+        return node.name
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        return str(node.arg.value) if _of_row(node.node, node.arg.value) else None
+    return node.attr if isinstance(node, nodes.Getattr) and _of_row(node.node, node.attr) else None
+
+
 def _set_in(tree: nodes.Template) -> set[str]:
     """Return the names that a template gives values to; partials that it includes see them."""
     return {one.name for one in tree.find_all(nodes.Name) if one.ctx == "store"}

@@ -20,9 +20,9 @@ Schema = Mapping[str, Any]
 
 _DECODER = json.JSONDecoder()
 _SPECIAL = re.compile(r'[,"\r\n]')
+# the line before the table ends with a colon, and its first column are the codes
 _TABLE = re.compile(
-    r'^(?P<schema>\{"type":"object","properties":.*\})\n(?:.*\n)*?(?P<code>\w+),text\n',
-    re.MULTILINE,
+    r'^(?P<schema>\{"type":"object","properties":.*\})\n.*:\n(?=(?P<code>\w+),)', re.MULTILINE
 )
 
 
@@ -88,9 +88,11 @@ def _csv_pack(text: str) -> Pack | None:
         rows = [row for row in csv.reader(io.StringIO(text[found.end() :], newline="")) if row]
     except (ValueError, csv.Error):
         return None
-    if not all(len(row) == 2 for row in rows):
+    header, *rows = rows
+    if not all(len(row) == len(header) for row in rows):
         return None
-    return Pack(found["code"], None, schema, [(row[0], row[1]) for row in rows], found[0])
+    items = [(row[0], "\n".join(row[1:])) for row in rows]
+    return Pack(found["code"], None, schema, items, f"{found[0]}{header}")
 
 
 def _listed(schema: Schema) -> tuple[str, str, Schema] | None:

@@ -17,6 +17,7 @@ from ondine_dagster.engine.pack_sizes import PackPlan
 from ondine_dagster.engine.rows import Outcome
 from ondine_dagster.llm.answers import AnswerReader
 from ondine_dagster.llm.registry import PackKind, build_packing, build_provider
+from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import FaultPlan, Simulator, answer
 from ondine_dagster.simulator.packs import PACK_CONTENTS
@@ -34,6 +35,8 @@ OUTPUT = Output.model_validate(
 )
 SCHEMA = wire_schema(OUTPUT.fields)
 HEAD, TAIL = "Review: they say\n", ", and more."
+WHOLE = StaticText(HEAD, TAIL)
+COLUMNS = StaticText(HEAD, TAIL, ("said", "number"), ("\nReview number: ",))
 ROWS = 120
 # a fifth of all requests; those for single rows have the last two only
 FAULTS = FaultPlan(
@@ -60,8 +63,13 @@ def run(
     mode: str = "json_schema",
     kind: PackKind = "json",
     count: int = ROWS,
+    static: StaticText = WHOLE,
+    two: bool = False,
 ) -> Run:
-    """Ask `count` rows in packs of `rows`, None for auto; then once more, which must be free."""
+    """Ask `count` rows in packs of `rows`, None for auto; then once more, which must be free.
+
+    `two`: each row has a second column.
+    """
     shape = simulator.settings.shape
     llm = Llm.model_validate(
         {
@@ -73,14 +81,19 @@ def run(
             "prices": {"input_per_million_usd": "0.15", "output_per_million_usd": "0.60"},
         }
     )
+    number = "\nReview number: {0}" if two else ""
     asked = [
-        question(f"{HEAD}[[token={token(n)}]]{TAIL}", f"row-{n}", system="Label reviews.")
+        question(
+            f"{HEAD}[[token={token(n)}]]{number.format(n)}{TAIL}",
+            f"row-{n}",
+            system="Label reviews.",
+        )
         for n in range(count)
     ]
     with closing(Harness(folder, simulator.base_url)) as harness:
         harness.provider = build_provider(llm, SCHEMA)
         if rows != 1:
-            packing = build_packing(kind, SCHEMA, (HEAD, TAIL))
+            packing = build_packing(kind, SCHEMA, static)
             packs = build_provider(llm, packing.schema)
             harness.packs = PackPlan(packing, packs, rows, 20, None)
         done = harness.run(asked, concurrency=4)
@@ -113,6 +126,28 @@ def test_a_fifth_of_the_requests_fail(
     simulator.fail(FAULTS)
     done = run(tmp_path, simulator, rows, kind=kind)
     assert_each_row_has_its_own(done, simulator)
+
+
+def test_a_fifth_of_the_requests_for_tables_of_columns_fail(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    simulator.fail(FAULTS)
+    done = run(tmp_path, simulator, 7, kind="csv", static=COLUMNS, two=True)
+    assert_each_row_has_its_own(done, simulator)
+
+
+def test_a_table_of_columns_is_billed_for_fewer_tokens(
+    tmp_path: Path, simulator_factory: Any
+) -> None:
+    billed = []
+    for static in (WHOLE, COLUMNS):
+        simulator = simulator_factory()
+        run(
+            tmp_path / str(len(billed)), simulator, 8, kind="csv", count=16, static=static, two=True
+        )
+        billed.append(simulator.bill.totals)
+    assert billed[0].requests == billed[1].requests == 2
+    assert billed[1].prompt_tokens < billed[0].prompt_tokens
 
 
 @pytest.mark.parametrize("fault", PACK_CONTENTS)

@@ -268,7 +268,7 @@ def test_an_estimate_comes_near_to_what_packs_use(
     with harness.ledger.database.read() as connection:
         known = learnt(connection, harness.provider, DATASET)
     assert known is not None and known.completion_tokens < 30  # of one answer, not of a pack
-    packed = PackedRequests(harness.provider, harness.packs, prefix.prefix, ("", ""))
+    packed = PackedRequests(harness.provider, harness.packs, prefix.prefix)
     estimator = Estimator(harness.provider, known, packed)
     found = estimator.together(Counter(estimator.size(one.messages) for one in asked("new")), [200])
     alone = estimator.first(Counter(estimator.size(one.messages) for one in asked("new")))

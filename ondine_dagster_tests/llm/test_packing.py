@@ -15,6 +15,7 @@ from ondine_dagster.llm.packing import ItemProblem, new_codes, packable
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.registry import build_packing
 from ondine_dagster.llm.rejection import Rejection
+from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.spec import Output
 
@@ -76,7 +77,9 @@ def test_codes_are_short_random_and_different() -> None:
 
 
 def test_what_all_rows_share_is_said_once_and_their_letters_are_not_escaped() -> None:
-    packing = build_packing("json", wire_schema(OUTPUT.fields), ("Review: ", "\nBe kind."))
+    packing = build_packing(
+        "json", wire_schema(OUTPUT.fields), StaticText("Review: ", "\nBe kind.")
+    )
     text = said(
         packing.compose(
             "[", [("abc", "Review: très bon\nBe kind."), ("xyz", "Review: 日本\nBe kind.")]
@@ -88,17 +91,17 @@ def test_what_all_rows_share_is_said_once_and_their_letters_are_not_escaped() ->
 
 
 def test_a_row_that_does_not_begin_like_the_others_is_asked_whole() -> None:
-    packing = build_packing("json", None, ("Review: ", "!"))
+    packing = build_packing("json", None, StaticText("Review: ", "!"))
     text = said(packing.compose("[", [("abc", "Review: a!"), ("xyz", "Review: b")]))
     assert '{"id":"abc","text":"Review: a!"}' in text and "<text>" not in text
     # the ends do not overlap
     assert '"text":"Review: "' in said(
-        build_packing("json", None, ("Review: ", " ")).compose("[", [("abc", "Review: ")])
+        build_packing("json", None, StaticText("Review: ", " ")).compose("[", [("abc", "Review: ")])
     )
 
 
 def test_a_text_that_holds_the_place_holder_gets_another_one() -> None:
-    packing = build_packing("json", None, ("Fill <text> in: ", ""))
+    packing = build_packing("json", None, StaticText("Fill <text> in: ", ""))
     assert "Fill <text> in: <<text>>" in said(packing.compose("[", [("abc", "Fill <text> in: a")]))
 
 
@@ -208,7 +211,7 @@ TABLE = 'id,label,note\nabc,good,\ndef,bad,"a, ""b""\nc"\nghj,good,x\n'
 
 
 def test_a_table_is_asked_for_and_given() -> None:
-    packing = build_packing("csv", wire_schema(OUTPUT.fields), ("Review: ", ""))
+    packing = build_packing("csv", wire_schema(OUTPUT.fields), StaticText("Review: ", ""))
     items = [("abc", 'Review: "très" bon'), ("def", "Review: two\nlines, 日本")]
     text = said(packing.compose("[", items))
     assert text.endswith('id,text\nabc,"""très"" bon"\ndef,"two\nlines, 日本"\n')
@@ -219,6 +222,40 @@ def test_a_table_is_asked_for_and_given() -> None:
         "def": '{"label":"bad","note":"a, \\"b\\"\\nc"}',
         "ghj": '{"label":"good","note":"x"}',
     }
+
+
+TICKETS = StaticText("Title: ", "\nBe kind.", ("title", "id"), ("\nTicket <id>: ",))
+
+
+def test_plain_columns_of_the_prompt_are_columns_of_the_table() -> None:
+    packing = build_packing("csv", wire_schema(OUTPUT.fields), TICKETS)
+    texts = ["Title: a, b\nTicket <id>: 7\nBe kind.", "Title: \nTicket <id>: \nBe kind."]
+    text = said(packing.compose("[", list(zip(CODES, texts, strict=False))))
+    # neither the code nor a place in the question is mixed up with what is there already
+    assert text.endswith(':\nrow_id,title,id\nabc,"a, b",7\ndef,,\n')
+    assert "\nrow_id,label,note\n" in text
+    assert (
+        "where <<title>> and <<id>> stand for its `title`, `id`:\n"
+        "Title: <<title>>\nTicket <id>: <<id>>\nBe kind.\n"
+    ) in text
+    assert text.count("Be kind") == text.count("Ticket") == 1
+    assert packing.empty == texts[1]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        "Title: x\nTicket <id>: 7\nTicket <id>: 8\nBe kind.",  # where does the title end?
+        "Title: x\nBe kind.",
+        "Something else",
+    ],
+)
+def test_rows_whose_columns_cannot_be_told_apart_are_sent_whole(strange: str) -> None:
+    packing = build_packing("csv", wire_schema(OUTPUT.fields), TICKETS)
+    whole = build_packing("csv", wire_schema(OUTPUT.fields), StaticText("Title: ", "\nBe kind."))
+    items = [("abc", "Title: a\nTicket <id>: 7\nBe kind."), ("def", strange)]
+    text = packing.compose("[", items).replace("row_id", "id")
+    assert text == whole.compose("[", items)
 
 
 def test_cells_become_values_of_the_type_of_their_field() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ondine_dagster.llm.packing import Packing, Split
 from ondine_dagster.llm.registry import PackKind, build_packing
+from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.simulator.packs import Pack, read_pack
 
 SCHEMA = {
@@ -62,7 +63,7 @@ def whole(split: Split) -> None:
 @given(texts=st.lists(_TEXT, min_size=2, max_size=2), ends=st.tuples(_TEXT, _TEXT))
 @EXAMPLES
 def test_texts_arrive_as_they_are(kind: PackKind, texts: list[str], ends: tuple[str, str]) -> None:
-    packing = build_packing(kind, SCHEMA, ends)
+    packing = build_packing(kind, SCHEMA, StaticText(*ends))
     items = list(zip(CODES, (f"{ends[0]}{text}{ends[1]}" for text in texts), strict=False))
     asked = json.loads(packing.compose("[", items))[-1]["content"]
     pack = read_pack(asked, packing.schema)

@@ -14,6 +14,7 @@ from ondine_dagster.llm.packing import new_codes, packable
 from ondine_dagster.llm.prompt import messages_json
 from ondine_dagster.llm.provider import Completion
 from ondine_dagster.llm.registry import build_packing, build_provider
+from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.simulator import answer
 from ondine_dagster.spec import Llm, Output
@@ -26,7 +27,7 @@ MODES = ["json_schema", "tools", "json_object", "prompt"]
 
 def ask(contract: Contract, kind: Any, schema: Any, mode: str) -> dict[str, str]:
     """Send a pack of rows with these tokens; return what each was answered, by its token."""
-    packing = build_packing(kind, schema, ("Review: ", ""))
+    packing = build_packing(kind, schema, StaticText("Review: ", ""))
     changes = {"structured": mode, "max_tokens": 2000}
     llm = Llm.model_validate(contract.row.declared(contract.simulator.base_url) | changes)
     provider = build_provider(llm, packing.schema)
