@@ -22,6 +22,7 @@ from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster.llm.reask import conversation
 from ondine_dagster.observe.scrubbing import scrubbed_messages
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.sealed_texts import UNREADABLE
 from ondine_dagster.storage.snapshot import current_snapshot
 from ondine_dagster.storage.snapshot_file import SNAPSHOT
 
@@ -33,13 +34,15 @@ _EARLIER = "an earlier question"
 class Explained:
     """One request for the row. `question` says which of its questions it asked.
 
-    `sent` are the messages for this row alone (JSON); None where they are not known any more.
+    `sent` are the messages for this row alone (JSON); None where they are not known any more, or
+    are encrypted under a key that is not given (`sent_unreadable`).
     """
 
     request: RowRequest
     question: str
     trace_id: str
     sent: Sequence[Mapping[str, Any]] | None
+    sent_unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def _row(
 def _found(
     lake: Lake, file: tuple[str, str, str], row_key: str, columns: Sequence[str] | None = None
 ) -> dict[str, Any] | None:
-    with closing(lake.open(*file)) as opened:
+    with closing(lake.open(*file, shown=True)) as opened:
         for found in opened.iter_batches(_BATCH_ROWS, columns, [row_key]):
             if found.num_rows:
                 row: dict[str, Any] = found.to_pylist()[0]
@@ -155,6 +158,8 @@ def _told(
     answers: dict[bytes, str] = {}  # by key, the last one before a request
     for one in requests:
         known = messages if one.answer_key in questions else None
+        if unreadable := known == UNREADABLE:
+            known = None
         if known is not None and one.kind == "reask":
             known = _reasked(pipeline, known, answers.get(one.answer_key))
         trace = trace_id(one.run_id or one.run_scope, one.dataset, one.partition).hex()
@@ -162,7 +167,8 @@ def _told(
         if one.text is not None:
             answers[one.answer_key] = one.text
         shown = replace(one, text=None if one.text is None else scrub(one.text))
-        told.append(Explained(shown, questions.get(one.answer_key, _EARLIER), trace, sent))
+        question = questions.get(one.answer_key, _EARLIER)
+        told.append(Explained(shown, question, trace, sent, unreadable))
     return told
 
 

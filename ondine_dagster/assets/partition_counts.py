@@ -80,6 +80,7 @@ class PartitionCounts:
     kept_cut: bool = False  # an answer is cut that was not asked for again by this run
     not_raised: bool = False  # an answer is cut that could not be asked for again
     kept_older: bool = False
+    texts_gone: bool = False  # of the files in place: purged, or under a lost key
     columns: dict[str, dict[str, str]] = field(default_factory=dict)  # asset -> name -> type
     source_columns: Sequence[str] = ()
 
@@ -121,6 +122,16 @@ class PartitionCounts:
     def unanswered(self) -> int:
         """Return how many rows nobody has an answer or a final failure for."""
         return self.outcomes[Outcome.NOT_ATTEMPTED] + self.outcomes[Outcome.HELD]
+
+    @property
+    def lost(self) -> int:
+        """Return how many rows wait because the text of a paid answer is gone."""
+        return self.codes[ErrorCode.ANSWER_PURGED] + self.codes[ErrorCode.ANSWER_UNREADABLE]
+
+    @property
+    def wants_paying(self) -> bool:
+        """Return whether only paying once more completes the partition."""
+        return self.lost > 0 or (self.kept_older and self.texts_gone)
 
     @property
     def skipped(self) -> int:

@@ -41,10 +41,11 @@ from ondine_dagster.assets.slow_code import WatchedReader
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.llm.answers import Values
-from ondine_dagster.llm.errors import ErrorCode
+from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.parquet_files import LakeFile, LakeWriter, to_table
+from ondine_dagster.storage.sealed_texts import readable
 
 # what the files say of the rows they are made from
 _PASSED_ON = ("ondine.order", "ondine.content_hash", "ondine.question_version")
@@ -120,6 +121,7 @@ class PartitionFiles:
             raise
         self._content = sha256(notes["ondine.content_hash"].encode())
         self._row_keys: list[str] = []
+        self._failed_for_good: set[str] = set()
         self._fields = {name: FieldCounts() for name in pipeline.dataset.output_columns()}
         self._figures = Figures(pipeline, source.names)
         self.counts = PartitionCounts(
@@ -146,6 +148,9 @@ class PartitionFiles:
             key
             for key, one in zip(row_keys, outcomes, strict=True)
             if one.outcome is not Outcome.SKIPPED
+        )
+        self._failed_for_good.update(
+            key for key, one in zip(row_keys, outcomes, strict=True) if _for_good(one)
         )
         restored = self._restorer.outcomes(raw, outcomes)
         read = [self._read(*one) for one in zip(row_keys, restored, strict=True)]
@@ -235,24 +240,29 @@ class PartitionFiles:
         """Return how many of these rows the file in place answers, and for how many it is final.
 
         An answer of no use counts: a retry may have replaced it by another one of no use. Rows that
-        are skipped, now or there, do not count.
+        are skipped, now or there, do not count. Nor do those whose text is gone there, purged or
+        under a lost key, and which have failed for good now: they get no better answer.
         """
         lake, name, partition = self._lake, self._pipeline.name, self._partition
         if not lake.exists(name, RESPONSES, partition):
             return 0, 0
         ours = set(self._row_keys)
-        # a purged text came with a reason to finish; that of a refusal is not asked for again
-        purged = PURGED_NOTE in lake.metadata(name, RESPONSES, partition)
-        brought = "finish_reason" if purged else "text"
-        names = ["_row_key", "outcome", "error_code", brought]
+        notes = lake.metadata(name, RESPONSES, partition)
+        purged = PURGED_NOTE in notes
+        lost = not readable(lake.path(name, RESPONSES, partition), notes)
+        names = ["_row_key", "outcome", "text", "finish_reason"]
         present = lake.read(name, RESPONSES, partition, names, as_it_lies=True)
-        columns = (*present.columns[:3], present.column(3).is_valid())
-        rows = zip(*(column.to_pylist() for column in columns), strict=True)
-        kept = [
-            (outcome, answered and not (purged and code == ErrorCode.REFUSED))
-            for key, outcome, code, answered in rows
-            if key in ours
-        ]
+        columns = (*present.columns[:2], *(column.is_valid() for column in present.columns[2:]))
+        kept = []
+        for key, outcome, there, finished in zip(
+            *(one.to_pylist() for one in columns), strict=True
+        ):
+            # a text that was purged came with a reason to finish
+            gone = there if lost else purged and finished and not there
+            if gone and key in ours:
+                self.counts.texts_gone = True
+            if key in ours and not (gone and key in self._failed_for_good):
+                kept.append((outcome, there or gone))
         final = sum(outcome not in (*WAITING, Outcome.SKIPPED) for outcome, _ in kept)
         return sum(answered for _, answered in kept), final
 
@@ -328,6 +338,12 @@ class PartitionFiles:
                 counts.classes[error_class] += 1
                 if code not in counts.messages:
                     counts.messages[code] = self._pipeline.scrub(message)
+
+
+def _for_good(outcome: RowOutcome) -> bool:
+    """Return whether a row brought no text, and would bring none if it were asked once more."""
+    failed = outcome.outcome is Outcome.ERROR and outcome.text is None
+    return failed and outcome.error_class in (ErrorClass.ROW, ErrorClass.ROW_RETRYABLE)
 
 
 def _rejected_outcome(outcome: RowOutcome) -> str:

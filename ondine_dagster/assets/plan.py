@@ -19,6 +19,7 @@ from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.estimates import Estimate, Learnt
 from ondine_dagster.llm.cleaning import Cleaner
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.sealed_texts import readable
 from ondine_dagster.storage.snapshot import Snapshot
 from ondine_dagster.storage.snapshot_file import SNAPSHOT
 
@@ -145,12 +146,13 @@ def partition_slices(lake: Lake, snapshot: Snapshot, rows_at_once: int) -> _Slic
 
 
 def _rendered(pipeline: Pipeline, lake: Lake, partition: str, content_hash: str) -> bool:
-    """Return whether the partition's `prompts` file has these rows and the present question."""
+    """Return whether the partition's `prompts` file can be read and is of today."""
     notes = lake.metadata(pipeline.name, "prompts", partition)
-    return (notes["ondine.question_version"], notes["ondine.content_hash"]) == (
+    same = (notes["ondine.question_version"], notes["ondine.content_hash"]) == (
         pipeline.question_version,
         content_hash,
     )
+    return same and readable(lake.path(pipeline.name, "prompts", partition), notes)
 
 
 def _stored(

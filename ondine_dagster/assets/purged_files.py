@@ -16,6 +16,7 @@ from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, VERIFIED
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import id_at
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.storage.sealed_texts import readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,6 +32,12 @@ def refuse_purged(dataset: str, partition: str, notes: Mapping[str, str]) -> Non
             "anew. Its results stay as they are. To ask, and to pay, once more: ondine-dagster "
             f"run {dataset} --partition {partition} --pay-again"
         )
+
+
+def texts_gone(lake: Lake, dataset: str, partition: str) -> bool:
+    """Return whether answers of a partition cannot be read: purged, or under a key not given."""
+    notes = lake.metadata(dataset, RESPONSES, partition)
+    return PURGED_NOTE in notes or not readable(lake.path(dataset, RESPONSES, partition), notes)
 
 
 def purge_files(lake: Lake, before_ms: int, dataset: str | None = None) -> int:

@@ -34,8 +34,7 @@ def red_failure(
         wait = f"{waiting} row(s) wait for another run. " if waiting else ""
         sentences.append(
             f"{name}: {len(incomplete)} partition(s) are not complete ({_listed(incomplete)}): "
-            f"{wait}{_reasons(incomplete, stopped)} What was answered is kept, and is not paid "
-            "for again: materialize these partitions again."
+            f"{wait}{_reasons(incomplete, stopped)} {_next(name, incomplete)}"
         )
     if rejected:
         sentences.append(_too_many(name, rejected))
@@ -81,6 +80,24 @@ def _too_many(name: str, rejected: Mapping[str, PartitionCounts]) -> str:
         f"rows that may succeed: ondine-dagster retry {name}"
     )
     return "\n".join(lines)
+
+
+def _next(name: str, red: Mapping[str, PartitionCounts]) -> str:
+    """Return what to do about partitions that are not complete."""
+    gone = sorted(key for key, counts in red.items() if counts.wants_paying)
+    helps = any(
+        not counts.wants_paying or counts.unanswered > counts.lost for counts in red.values()
+    )
+    kept = "What was answered is kept"
+    if helps:
+        kept += ", and is not paid for again: materialize these partitions again"
+    if not gone:
+        return f"{kept}."
+    named = "".join(f" --partition {key}" for key in gone[:_SHOWN_PARTITIONS])
+    return (
+        f"{kept}. No run brings texts back that were purged, or are under a lost key. To ask, and "
+        f"to pay, for those rows and for no other: ondine-dagster run {name}{named} --pay-again"
+    )
 
 
 def _reasons(red: Mapping[str, PartitionCounts], stopped: str | None) -> str:

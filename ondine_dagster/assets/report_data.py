@@ -152,7 +152,7 @@ def _codes(pipeline: Pipeline, lake: Lake, present: Sequence[str]) -> list[Rejec
     messages: dict[tuple[str, str], str] = {}
     columns = ["_outcome", "_error_class", "_error_code", "_error_message"]
     for partition in present:  # not in SQL, which does not open sealed messages
-        cells = lake.read(pipeline.name, REJECTED, partition, columns).columns
+        cells = lake.read(pipeline.name, REJECTED, partition, columns, shown=True).columns
         for outcome, *of, message in zip(*(one.to_pylist() for one in cells), strict=True):
             if outcome == "error":
                 code = (of[0] or "", of[1] or "")

@@ -37,8 +37,7 @@ ROWS_TAG = "ondine/verify_rows"
 DEFAULT_ROWS = 20
 _PROMPTS = "prompts"
 _NAMES = ("_row_key", "answer_key", "messages")
-_TEXTS = ("before", "now", "why")  # of `verified`
-_NOT_THERE = "what was compared is purged, or cannot be read"
+_PURGED = "what was compared is purged"
 
 
 class Same(StrEnum):
@@ -130,6 +129,8 @@ def _answered(pipeline: Pipeline, lake: Lake, partition: str) -> Iterator[Sample
     ):
         if prompts.metadata["ondine.order"] != responses.metadata["ondine.order"]:
             return
+        if not (prompts.readable and responses.readable):
+            return  # a lost key: there is nothing to compare with
         for asked, row in zip(rows_of(prompts, _NAMES), rows_of(responses), strict=True):
             if row["outcome"] != Outcome.ANSWERED or row["answer_key"] != asked["answer_key"]:
                 continue  # also what a fallback has answered
@@ -211,23 +212,10 @@ def write_verified(
 
 
 def _present(lake: Lake, dataset: str) -> pa.Table | None:
-    """Return the file `verified`, None where there is none; without texts under another key."""
-    import pyarrow as pa
-
-    from ondine_dagster.ledger.sealing import Unreadable
-
+    """Return the file `verified`, None where there is none."""
     if not lake.exists(dataset, VERIFIED, None):
         return None
-    try:
-        return lake.read(dataset, VERIFIED, None)
-    except Unreadable:
-        table = lake.read(dataset, VERIFIED, None, as_it_lies=True)
-        for name in _TEXTS:
-            place = table.schema.get_field_index(name)
-            table = table.set_column(
-                place, table.schema.field(place), pa.nulls(len(table), pa.string())
-            )
-        return table
+    return lake.read(dataset, VERIFIED, None, shown=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +249,7 @@ class Drift:
 
 def _example(row: Mapping[str, Any]) -> str:
     if row["before"] is None:
-        return f"{row['_row_key']}, {row['column']}: {_NOT_THERE}"
+        return f"{row['_row_key']}, {row['column']}: {_PURGED}"
     return f"{row['_row_key']}, {row['column']}: was {row['before']}, now {row['now']}"
 
 
@@ -277,7 +265,7 @@ def read_drift(lake: Lake, dataset: str) -> Drift | None:
         (row["partition"], _example(row)) for row in rows if row["verdict"] == Same.MISMATCH
     )
     unclear = tuple(
-        (row["partition"], f"{row['_row_key']}: {row['why'] or _NOT_THERE}")
+        (row["partition"], f"{row['_row_key']}: {row['why'] or _PURGED}")
         for row in rows
         if row["verdict"] == Same.INDETERMINATE
     )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.purged_files import PURGED_NOTE
+from ondine_dagster.assets.purged_files import texts_gone
 from ondine_dagster.assets.status import DatasetStatus, PartitionState
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.lake import Lake
@@ -96,4 +96,4 @@ def _answers_fit_rows(lake: Lake, dataset: str, key: str) -> bool:
     if not lake.exists(dataset, "raw_rows", key):
         return False
     rows, answers = (lake.metadata(dataset, asset, key) for asset in ("raw_rows", RESPONSES))
-    return PURGED_NOTE not in answers and rows["ondine.order"] == answers["ondine.order"]
+    return rows["ondine.order"] == answers["ondine.order"] and not texts_gone(lake, dataset, key)

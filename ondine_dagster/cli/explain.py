@@ -18,6 +18,7 @@ from ondine_dagster.cli.target import find_target
 from ondine_dagster.ledger.history import RowRequest
 from ondine_dagster.llm.prices import money, usd
 from ondine_dagster.spec import LINEAGE_COLUMNS
+from ondine_dagster.storage.sealed_texts import UNREADABLE
 from ondine_dagster.wording import plural
 
 _MONEY = ("reserved", "cost", "cost_share")
@@ -55,6 +56,7 @@ def document(story: RowStory) -> dict[str, Any]:
                 "question": one.question,
                 "trace_id": one.trace_id,
                 "sent": one.sent,
+                "sent_unreadable": one.sent_unreadable,
             }
             for one in story.requests
         ],
@@ -160,7 +162,9 @@ def _cost(request: RowRequest) -> str:
 
 
 def _texts(one: Explained) -> Iterator[Text]:
-    if one.sent is None:
+    if one.sent_unreadable:
+        yield Text(f"  sent: {UNREADABLE}", "dim")
+    elif one.sent is None:
         yield Text("  sent: not kept. The row has another prompt by now, or none.", "dim")
     for message in one.sent or ():
         yield Text(f"  [{message['role']}]", "dim")

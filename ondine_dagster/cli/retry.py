@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ondine_dagster.assets.keys import last_assets
-from ondine_dagster.assets.partition_counts import RESPONSES, TRIO
-from ondine_dagster.assets.purged_files import PURGED_NOTE
+from ondine_dagster.assets.partition_counts import TRIO
+from ondine_dagster.assets.purged_files import texts_gone
 from ondine_dagster.assets.retry import RETRY_TAG, Retry, RetryPlan, counted
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
 from ondine_dagster.cli.choice import Choice, choose
@@ -78,16 +78,12 @@ def _retry(
     return in_session(target, shown, {RETRY_TAG: str(chosen)}, go)
 
 
-def _purged(target: Target, key: str) -> bool:
-    """Return whether texts of a partition are gone: nobody can tell which rows were rejected."""
-    return PURGED_NOTE in target.lake.metadata(target.name, RESPONSES, key)
-
-
 def _partitions(target: Target, status: DatasetStatus, named: Sequence[str]) -> list[str]:
     """Return the partitions to look at: those that are named, else all with files of today."""
     ready = status.in_state(*_READY)
     if not named:
-        return [key for key in ready if not _purged(target, key)]
+        # nobody can tell which rows were rejected
+        return [key for key in ready if not texts_gone(target.lake, target.name, key)]
     work = choose(Choice(partitions=tuple(named)), status, target.pipeline, target.lake)
     wanted = {*work.whole, *work.reparse}
     for one in status.partitions:

@@ -18,7 +18,7 @@ from ondine_dagster.llm.provider import Usage, Verdict
 
 _a, _p, _s = schema.answers.c, schema.payloads.c, schema.asks.c
 _Keys = list[sa.BindParameter[Any]]
-_UNLESS = "unless you say so: `ondine-dagster run DATASET --pay-again`"
+_UNLESS = "unless you say so: `ondine-dagster run DATASET --partition KEY --pay-again`"
 _PURGED = Lost(
     ErrorCode.ANSWER_PURGED,
     f"Its answer is paid and its text was purged; it is not asked again {_UNLESS}",

@@ -57,9 +57,9 @@ _OLD = KeyedSelect(
     )
 )
 _STORED = KeyedSelect(
-    lambda keys: sa.select(_a.answer_key, _a.take, _a.current, _a.verdict, _a.ceiling).where(
-        _a.answer_key.in_(keys)
-    )
+    lambda keys: sa.select(
+        _a.answer_key, _a.take, _a.current, _a.verdict, _a.ceiling, _a.payload_state
+    ).where(_a.answer_key.in_(keys))
 )
 
 
@@ -131,6 +131,7 @@ class _Takes:
     current: int | None = None
     verdict: str | None = None
     ceiling: int = 0
+    purged: bool = False
     stored: bool = False
     index: int | None = None
 
@@ -303,11 +304,12 @@ def _store_answers(
 
 def _takes(connection: Connection, keys: set[bytes]) -> dict[bytes, _Takes]:
     takes = {key: _Takes() for key in keys}
-    for key, take, current, verdict, ceiling in _STORED.rows(connection, keys):
+    for key, take, current, verdict, ceiling, payload in _STORED.rows(connection, keys):
         found = takes[key]
         found.last = max(found.last, take)
         if current:
             found.current, found.verdict, found.ceiling = take, verdict, ceiling
+            found.purged = payload == "purged"
             found.stored = True
     return takes
 
@@ -319,7 +321,7 @@ def _next_take(takes: _Takes, index: int, answer: NewAnswer, attempt: _Attempt) 
     takes.last += 1
     if _becomes_current(takes, answer, attempt):
         takes.current, takes.index = takes.last, index
-        takes.verdict, takes.ceiling = answer.verdict, attempt.ceiling
+        takes.verdict, takes.ceiling, takes.purged = answer.verdict, attempt.ceiling, False
     return takes.last
 
 
@@ -328,7 +330,7 @@ def _becomes_current(takes: _Takes, answer: NewAnswer, attempt: _Attempt) -> boo
         return False
     if takes.current is None:
         return True
-    if answer.verdict is Verdict.FAILED:
+    if answer.verdict is Verdict.FAILED and not takes.purged:
         return False  # it brought nothing, and what is there may have been paid for
     if takes.verdict == Verdict.TRUNCATED and (
         answer.verdict is not Verdict.TRUNCATED or attempt.ceiling > takes.ceiling

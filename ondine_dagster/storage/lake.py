@@ -93,26 +93,32 @@ class Lake:
         columns: Sequence[str] | None = None,
         *,
         as_it_lies: bool = False,
+        shown: bool = False,
     ) -> pa.Table:
         """Return a partition, or some of its columns in the order asked for.
 
-        Texts that are sealed stay so if it is read `as_it_lies`.
+        Texts that are sealed stay so if it is read `as_it_lies`; only `shown`, UNREADABLE stands
+        for those under another key.
 
         Raises:
             MissingPartition: it has no file.
             OndineError: it is damaged, or its texts are sealed under another key.
         """
         path = self._existing(dataset, asset, partition)
-        return read_table(path, columns, as_it_lies=as_it_lies)
+        return read_table(path, columns, as_it_lies=as_it_lies, shown=shown)
 
-    def open(self, dataset: str, asset: str, partition: str | None) -> LakeFile:
+    def open(
+        self, dataset: str, asset: str, partition: str | None, *, shown: bool = False
+    ) -> LakeFile:
         """Open a partition, to read notes and rows that belong together. Close it.
+
+        Only `shown`, UNREADABLE stands for texts under another key.
 
         Raises:
             MissingPartition: it has no file.
             OndineError: it is damaged.
         """
-        return LakeFile(self._existing(dataset, asset, partition))
+        return LakeFile(self._existing(dataset, asset, partition), shown=shown)
 
     def iter_batches(
         self,

@@ -29,7 +29,9 @@ _ARROW_SCHEMA = "ARROW:schema"
 class LakeFile:
     """One finished file, open: what is read from it stays the same, whatever replaces it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shown: bool = False) -> None:
+        """Open it. Only `shown`, texts under another key are read as UNREADABLE."""
+        self._shown = shown
         self._closing = ExitStack()
         self._file = self._closing.enter_context(_parquet(path))
         self.metadata = _notes(self._file)
@@ -57,8 +59,13 @@ class LakeFile:
             if wanted is not None:
                 batch = batch.filter(pc.is_in(batch.column("_row_key"), value_set=wanted))
             if self._sealed is not None:
-                batch = self._sealed.open(batch)
+                batch = self._sealed.open(batch, shown=self._shown)
             yield batch.drop_columns(hidden) if hidden else batch
+
+    @property
+    def readable(self) -> bool:
+        """Return whether the key of its texts is given."""
+        return self._sealed is None or self._sealed.readable
 
     def refuse_other_key(self) -> None:
         """Raise OndineError where texts are sealed under a key that is not given."""
@@ -178,11 +185,16 @@ def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str] | None 
 
 
 def read_table(
-    path: Path, columns: Sequence[str] | None = None, *, as_it_lies: bool = False
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    as_it_lies: bool = False,
+    shown: bool = False,
 ) -> pa.Table:
     """Return a Parquet file, or some of its columns in the order asked for.
 
-    Texts that are sealed stay so if it is read `as_it_lies`.
+    Texts that are sealed stay so if it is read `as_it_lies`; only `shown`, those under another key
+    are UNREADABLE.
 
     Raises:
         OndineError: it is damaged, or its texts are sealed under another key.
@@ -193,7 +205,7 @@ def read_table(
         names, _ = _with_names_of_rows(columns, sealed)
         table = file.read(columns=names)
     if sealed is not None:
-        table = sealed.open(table)
+        table = sealed.open(table, shown=shown)
     return table if columns is None else table.select(list(columns))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ondine_dagster.ledger.sealing import Sealing
 
 SEALED_NOTE = "ondine.sealed"
+UNREADABLE = "(encrypted under a key that is not given)"  # stands for a text where it is shown
 _PREFIX = "sealed:"
 _PROMPTS = {"prompts": ("messages", "error_message")}
 # messages about errors quote what they are about
@@ -62,11 +63,14 @@ class SealedTexts:
         """Return rows with their texts sealed."""
         return _changed(rows, self._columns, self.named_by, self._seal)
 
-    def open(self, rows: pa.Table | pa.RecordBatch) -> Any:
+    def open(self, rows: pa.Table | pa.RecordBatch, *, shown: bool = False) -> Any:
         """Return rows with their texts as they were.
 
         Raises Unreadable where they are of another key, or a cell is not what was written there.
+        Only `shown`, UNREADABLE stands for texts of another key.
         """
+        if shown and not self.readable:
+            return _changed(rows, self._columns, self.named_by, lambda *_: UNREADABLE)
         if self.opens(rows.schema.names):
             self.refuse_other_key()
         return _changed(rows, self._columns, self.named_by, self._open)
@@ -75,16 +79,21 @@ class SealedTexts:
         """Return whether one of these columns is sealed."""
         return not set(self._columns).isdisjoint(columns)
 
+    @property
+    def readable(self) -> bool:
+        """Return whether the key of these texts is given."""
+        try:
+            return self._sealing.knows(bytes.fromhex(self.key))
+        except ValueError:
+            return False  # somebody has changed the note: no key is named like that
+
     def refuse_other_key(self) -> None:
         """Raise Unreadable where the key of these texts is not given."""
         from ondine_dagster.ledger.sealing import Unreadable
 
+        if self.readable:
+            return
         own = self._sealing.namespace
-        try:
-            if self._sealing.knows(bytes.fromhex(self.key)):
-                return
-        except ValueError:
-            pass  # somebody has changed the note: no key is named like that
         state = "is not set" if own is None else f"is another one ({own.hex()})"
         raise Unreadable(
             f"{self._place}: the texts in `{self._asset}` are encrypted under "
@@ -125,9 +134,13 @@ class SealedTexts:
     def _anew(self, condition: str) -> str:
         if self._asset == "verified":
             return f"{condition}: ondine-dagster verify {self._dataset}, which writes it anew."
+        run = f"ondine-dagster run {self._dataset} --partition {self._partition}"
+        if self._asset in _PROMPTS:
+            return f"{condition}: {run}, which makes prompts anew, for nothing."
         return (
-            f"{condition}: ondine-dagster run {self._dataset} --partition {self._partition}, which "
-            "makes prompts anew, for nothing, and takes answers that are paid from the ledger."
+            f"{condition}: {run}, which takes answers that are paid from the ledger, for nothing. "
+            "Where the ledger cannot read them either, their results stay; to ask, and to pay, "
+            "once more, add --pay-again."
         )
 
 
@@ -154,6 +167,12 @@ def as_sealed(path: Path, notes: Mapping[str, str]) -> SealedTexts | None:
     from ondine_dagster.ledger.sealing import sealing
 
     return SealedTexts(path, notes[SEALED_NOTE], sealing())
+
+
+def readable(path: Path, notes: Mapping[str, str]) -> bool:
+    """Return whether the texts of a file that has these notes can be read."""
+    sealed = as_sealed(path, notes)
+    return sealed is None or sealed.readable
 
 
 def _changed(rows: Any, columns: Collection[str], named_by: Sequence[str], change: _Change) -> Any:

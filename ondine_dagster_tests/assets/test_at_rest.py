@@ -10,15 +10,20 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from ondine_dagster.assets.explain import explain_row
+from ondine_dagster.assets.outlook import Need
 from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
+from ondine_dagster.assets.plan import plan_rows
 from ondine_dagster.assets.purged_files import purge_files
 from ondine_dagster.assets.replay import MODE_TAG
 from ondine_dagster.ledger.clock import now_ms
+from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.ledger import Ledger, close_ledger
 from ondine_dagster.ledger.purge import purge
 from ondine_dagster.ledger.rekey import rekey
 from ondine_dagster.storage.rekeyed_files import rekey_files
+from ondine_dagster.storage.sealed_texts import UNREADABLE
 from ondine_dagster_tests.workbench import MakeBench, numbered
 
 OUTSIDE = "../../../outside"
@@ -227,7 +232,9 @@ def test_purged_answers_are_not_bought_again_unless_a_person_says_so(
     assert purge(bench.ledger.database, now_ms() + 1).answers == 3
     run = bench.run(raise_on_error=False)
     assert not run.success
-    assert "run DATASET --pay-again" in said(run)
+    (key,) = bench.partitions()
+    assert said(run).endswith(f"ondine-dagster run notes --partition {key} --pay-again")
+    assert "materialize" not in said(run), "that cannot help"
     replay = bench.run(tags={MODE_TAG: "replay"}, raise_on_error=False)
     assert "text was purged" in said(replay)
     assert charged() == 0, "nothing is sent"
@@ -244,3 +251,78 @@ def test_purged_answers_are_not_bought_again_unless_a_person_says_so(
     assert [row["_outcome"] for row in bench.rows("results")] == ["ok"] * 3
     assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
     assert charged() == 0, "what was paid again is there"
+
+
+@pytest.mark.slow
+def test_a_row_that_fails_when_it_is_paid_again_does_not_keep_a_purged_file(
+    make_bench: MakeBench, charged: Callable[[], int]
+) -> None:
+    """One that fails for good is rejected now; one that may succeed says how to go on."""
+    rows = [
+        *numbered(2),
+        {"id": "no", "text": "[[fault=context_length after=1]][[token=yes]]"},
+        {"id": "later", "text": "[[fault=500 after=1 times=1]][[token=late]]"},
+    ]
+    bench = make_bench(rows, limits={"max_attempts": 1})
+    bench.snapshot()
+    assert bench.run().success
+    assert charged() == 4
+    assert purge_files(bench.lake, now_ms() + 1) == 4
+    purge(bench.ledger.database, now_ms() + 1)
+    again = bench.run(tags={PAY_AGAIN_TAG: "true"}, raise_on_error=False)
+    assert [row["text"] for row in bench.rows("responses")] == [None] * 4
+    assert len(bench.rows("results")) == 4, "what is there stays, while it may get better"
+    (key,) = bench.partitions()
+    assert said(again).endswith(f"ondine-dagster run notes --partition {key} --pay-again")
+    assert charged() == 2
+    assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
+    assert charged() == 1, "the others are paid"
+    texts = [row["text"] for row in bench.rows("responses")]
+    assert texts == ["t0", "t1", None, "late"]
+    assert [row["_error_code"] for row in bench.rows("rejected_rows")] == [
+        "context_length_exceeded"
+    ]
+    assert bench.run().success
+    assert charged() == 0
+
+
+def test_after_a_lost_key_all_that_asks_nobody_still_works(
+    make_bench: MakeBench, charged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what cannot be read is said to be so, with a way on that is true."""
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "the first key of all")
+    bench = make_bench(
+        [*numbered(2), {"id": "bad", "text": "[[token=no]]"}],
+        output={"pattern": "t(?P<number>[0-9])"},
+    )
+    bench.snapshot()
+    assert bench.run().success
+    path = bench.ledger.path
+    close_ledger(path)
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "another key than that")
+    opened = Ledger(path, any_key=True)
+    rekey(opened, lost=True)
+    opened.close()
+    charged()
+    bench.report()
+    lake, snapshot, keys = bench.lake, bench.pipeline.snapshot(bench.lake), bench.partitions()
+    with reading(path) as connection:
+        plan = plan_rows(bench.pipeline, lake, (lake, snapshot), keys, keys, connection)
+    assert plan.rows == {Need.PAID: 3}
+    story = explain_row(bench.pipeline, lake, path, "bad")
+    assert story.row["_error_message"] == story.row["_raw_text"] == UNREADABLE
+    (request,) = story.requests
+    assert (request.sent, request.sent_unreadable) == (None, True)
+    assert request.request.payload_state == "unreadable"
+    run = bench.run(assets=("results", "rejected_rows"), raise_on_error=False)
+    assert f"run notes --partition {keys[0]}, which takes answers that are paid" in said(run)
+    run = bench.run(raise_on_error=False)
+    assert said(run).endswith(f"ondine-dagster run notes --partition {keys[0]} --pay-again")
+    assert "materialize" not in said(run)
+    verify = bench.run(assets=TRIO, tags={MODE_TAG: "verify"}, raise_on_error=False)
+    assert "has no row to ask again here" in said(verify)
+    assert len(bench.rows("results")) == 2, "what is there stays"
+    assert charged() == 0
+    assert bench.run(tags={PAY_AGAIN_TAG: "true"}).success
+    assert charged() == 3
+    assert len(bench.rows("results")) == 2

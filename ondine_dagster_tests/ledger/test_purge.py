@@ -122,3 +122,18 @@ def test_it_works_in_steps_and_gives_the_room_back(
     assert purge(ledger.database, now_ms() + LATER).answers == 20
     assert steps > 20 / 4
     assert ledger.path.stat().st_size < size / 2
+
+
+@pytest.mark.parametrize("purged", [True, False])
+def test_a_failure_for_good_takes_the_place_of_a_purged_answer_only(
+    ledger: Ledger, purged: bool
+) -> None:
+    """Else its row would wait for ever for a text that nobody brings back."""
+    first = ask_and_answer(ledger, "q")
+    if purged:
+        purge(ledger.database, now_ms() + LATER)
+    again = go(ledger, instead_of(request("q", kind="retry"), first))
+    ledger.settle(answered(again, verdict=Verdict.FAILED, text="too long"))
+    found = ledger.look_up([key("q")], 100)[key("q")]
+    expected = (Verdict.FAILED, "too long") if purged else (Verdict.OK, "yes")
+    assert (found.verdict, found.text) == expected
