@@ -33,7 +33,7 @@ class GenAiVocabulary(Vocabulary):
             }
         )
 
-    def request(self, request: Request, partition: str, rows: Sequence[Row]) -> Attributes:
+    def request(self, request: Request, rows: Sequence[Row]) -> Attributes:
         """Return what is said of a request alone, without texts."""
         reasons = [one.asked.finish_reason for one in rows if one.asked.finish_reason]
         return _known(

@@ -26,6 +26,8 @@ _WHY = "langfuse.observation.status_message"
 _INPUT, _OUTPUT = "langfuse.observation.input", "langfuse.observation.output"
 _MODEL = "langfuse.observation.model.name"
 _PARAMETERS = "langfuse.observation.model.parameters"
+_ATTEMPT_ID, _RESPONSE_ID = f"{_METADATA}attempt_id", f"{_METADATA}response_id"
+_ROW_KEY, _FINISH_REASON = f"{_METADATA}row_key", f"{_METADATA}finish_reason"
 _USAGE, _COST = "langfuse.observation.usage_details", "langfuse.observation.cost_details"
 
 
@@ -41,25 +43,26 @@ class LangfuseVocabulary(Vocabulary):
         found[_TYPE] = "span"
         return found | _metadata({"partition": partition, "run_scope": root.run_scope})
 
-    def request(self, request: Request, partition: str, rows: Sequence[Row]) -> Attributes:
+    def request(self, request: Request, rows: Sequence[Row]) -> Attributes:
         """Return what is said of a request alone, without texts."""
-        metadata: dict[str, Value | None] = {
-            "attempt_id": request.id.hex(),
-            "response_id": request.remote_id,
-            "error_class": request.error_class,
-            "error_code": request.code,
-        }
+        found: Attributes = {_ATTEMPT_ID: request.id.hex()}
+        if request.remote_id is not None:
+            found[_RESPONSE_ID] = request.remote_id
         if len(rows) == 1:
-            metadata["row_key"] = rows[0].key
-            metadata["finish_reason"] = rows[0].asked.finish_reason
+            found[_ROW_KEY] = rows[0].key
+            if (reason := rows[0].asked.finish_reason) is not None:
+                found[_FINISH_REASON] = reason
         else:
-            metadata["rows"] = len(rows)
-        found = _metadata(metadata)
+            found[f"{_METADATA}rows"] = len(rows)
         if usage := _usage(request):
             found[_USAGE] = str(usage).replace("'", '"')  # JSON, and faster
         if request.cost is not None:
             found[_COST] = f'{{"total": {usd(request.cost)}}}'
-        return found | _level(why_failed(request, rows))
+        why = why_failed(request, rows)
+        if why is None:
+            return found
+        codes = {"error_class": request.error_class, "error_code": request.code}
+        return found | _metadata(codes) | _level(why)
 
     def common(self, request: Request, partition: str) -> Attributes:
         """Return what is said of many requests. What is as usual is not said."""
@@ -99,8 +102,12 @@ class LangfuseVocabulary(Vocabulary):
 
     def texts(self, row: Row) -> dict[str, str]:
         """Return what was sent for a row, and what came back."""
-        found = {_INPUT: row.messages, _OUTPUT: row.answer}
-        return {name: text for name, text in found.items() if text is not None}
+        found: dict[str, str] = {}
+        if row.messages is not None:
+            found[_INPUT] = row.messages
+        if row.answer is not None:
+            found[_OUTPUT] = row.answer
+        return found
 
     def _trace(self, run_id: str, dataset: str, partition: str) -> Attributes:
         found: Attributes = {
@@ -130,9 +137,10 @@ def _usage(request: Request) -> dict[str, int]:
         found["input"] = max(request.prompt_tokens - cached - written, 0)
     if request.completion_tokens is not None:
         found["output"] = max(request.completion_tokens - thought, 0)
-    parts = {
-        "input_cached_tokens": cached,
-        "input_cache_creation": written,
-        "output_reasoning_tokens": thought,
-    }
-    return found | {name: count for name, count in parts.items() if count}
+    if cached:
+        found["input_cached_tokens"] = cached
+    if written:
+        found["input_cache_creation"] = written
+    if thought:
+        found["output_reasoning_tokens"] = thought
+    return found

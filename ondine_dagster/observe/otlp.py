@@ -1,8 +1,8 @@
 """OTLP over HTTP: spans as protobuf, posted with a deadline, and what the host said of them.
 
-https://opentelemetry.io/docs/specs/otlp/#otlphttp. Spans are encoded here and not by an SDK: there
+https://opentelemetry.io/docs/specs/otlp/#otlphttp. Spans are posted here and not by an SDK: there
 is no queue that could overflow, no global tracer that could be another's, and each post has an
-answer. Needs the package opentelemetry-proto, imported on use.
+answer. Needs the package opentelemetry-proto for what a host says of spans that it rejects.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Any, Self
 from ondine_dagster.engine.transport import tls_context
 from ondine_dagster.llm.retry_after import retry_after_seconds
 from ondine_dagster.observe.destination import HEADERS, PUBLIC_KEY, SECRET_KEY, Destination
-from ondine_dagster.observe.spans import Span, Value
+from ondine_dagster.observe.encoding import encode
+from ondine_dagster.observe.spans import Span
 
 if TYPE_CHECKING:
     import httpx
 
-_INTERNAL, _CLIENT, _ERROR = 1, 3, 2  # of Span.SpanKind and Status.StatusCode
 _CONTENT = frozenset({400, 413, 422})  # the host does not take these very spans
 _AGAIN = frozenset({429, 502, 503, 504})
-_GZIP_LEVEL = 3
+_GZIP_LEVEL = 1  # attributes are much alike: more gains little
 _MAX_REPLY_BYTES = 2**16
+_MESSAGES = "opentelemetry.proto.collector.trace.v1.trace_service_pb2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ class OtlpHttp:
                 "user-agent": "ondine-dagster",
             },
             follow_redirects=False,
-            verify=tls_context(),  # one for the process: it takes time to make
+            # one for the process, and none where it is not used: it takes time to make
+            verify=tls_context() if self._destination.url.startswith("https:") else False,
         )
 
     def __enter__(self) -> Self:
@@ -144,68 +146,9 @@ def _partial_success(content_type: str, body: bytes) -> Delivered:
             return Delivered(
                 int(partial.get("rejectedSpans") or 0), partial.get("errorMessage", "")
             )
-        parsed = _messages().ExportTraceServiceResponse.FromString(body)
+        if not body:  # all was taken
+            return Delivered()
+        parsed = import_module(_MESSAGES).ExportTraceServiceResponse.FromString(body)
     except Exception:  # noqa: BLE001 (whatever it says in whichever shape: it says 200)
         return Delivered()
     return Delivered(parsed.partial_success.rejected_spans, parsed.partial_success.error_message)
-
-
-def _messages() -> Any:
-    return import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
-
-
-def encode(spans: Sequence[Span], service_name: str) -> bytes:
-    """Return an ExportTraceServiceRequest with these spans."""
-    request = _messages().ExportTraceServiceRequest()
-    resource = request.resource_spans.add()
-    _add(resource.resource.attributes, {"service.name": service_name})
-    scope = resource.scope_spans.add()
-    scope.scope.name = "ondine_dagster"
-    commons: dict[int, bytes] = {}  # by identity: all spans are here until the end
-    for span in spans:
-        common = commons.get(id(span.common))
-        if common is None:
-            common = commons[id(span.common)] = _encoded(span.common)
-        message = scope.spans.add()
-        message.MergeFromString(common)
-        _encode_span(message, span)
-    return bytes(request.SerializeToString())
-
-
-def _encoded(common: Mapping[str, Value]) -> bytes:
-    """Return the attributes as a span that has nothing else: five times faster to merge."""
-    span = import_module("opentelemetry.proto.trace.v1.trace_pb2").Span()
-    _add(span.attributes, common)
-    return bytes(span.SerializeToString())
-
-
-def _encode_span(message: Any, span: Span) -> None:
-    """Fill a protobuf span in place: copies would take twice the time."""
-    message.trace_id, message.span_id = span.trace_id, span.span_id
-    if span.parent_id is not None:
-        message.parent_span_id = span.parent_id
-    message.name = span.name
-    message.kind = _CLIENT if span.calls else _INTERNAL
-    message.start_time_unix_nano = span.started * 1_000_000
-    message.end_time_unix_nano = span.ended * 1_000_000
-    if span.error is not None:
-        message.status.code, message.status.message = _ERROR, span.error
-    _add(message.attributes, span.attributes)
-    _add(message.attributes, span.texts)
-
-
-def _add(attributes: Any, values: Mapping[str, Value]) -> None:
-    for name, value in values.items():
-        added = attributes.add()
-        added.key = name
-        if type(value) is str:  # nearly all of them
-            added.value.string_value = value
-        elif isinstance(value, bool):
-            added.value.bool_value = value
-        elif isinstance(value, int):
-            added.value.int_value = value
-        elif isinstance(value, float):
-            added.value.double_value = value
-        else:
-            for one in value:
-                added.value.array_value.values.add().string_value = one

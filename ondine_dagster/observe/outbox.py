@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -20,7 +19,7 @@ from ondine_dagster.ledger import payloads, schema
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.ledger.sealing import Unreadable, sealing_of
-from ondine_dagster.ledger.statements import KeyedSelect, Prepared
+from ondine_dagster.ledger.statements import Prepared
 from ondine_dagster.ledger.tracing import (
     IF_IT_FAILS,
     TRACED,
@@ -51,31 +50,29 @@ _REQUEST_COLUMNS = [
     ).split()
 ]
 # what is asked for with its verdict, and the answer that this very request brought
-_ASKED = KeyedSelect(
-    lambda ids: (
-        sa.select(
-            _s.attempt,
-            _s.pos,
-            _s.row_key,
-            _s.answer_key,
-            _s.verdict,
-            _s.cost_share,
-            _a.code,
-            _a.finish_reason,
-            _a.flags,
-            _p.answer,
-            _p.codec,
-            _p.body,
-        )
-        .select_from(schema.asks)
-        .outerjoin(
-            schema.answers,
-            (_a.answer_key == _s.answer_key) & (_a.take == _s.take) & (_a.attempt == _s.attempt),
-        )
-        .outerjoin(schema.payloads, _p.answer == _a.id)
-        .where(_s.attempt.in_(ids))
-        .order_by(_s.attempt, _s.pos)
+_ASKED = (
+    sa.select(
+        _o.seq,
+        _s.pos,
+        _s.row_key,
+        _s.answer_key,
+        _s.verdict,
+        _s.cost_share,
+        _a.code,
+        _a.finish_reason,
+        _a.flags,
+        _p.answer,
+        _p.codec,
+        _p.body,
     )
+    .join_from(schema.outbox, schema.asks, _s.attempt == _o.attempt)
+    .outerjoin(
+        schema.answers,
+        (_a.answer_key == _s.answer_key) & (_a.take == _s.take) & (_a.attempt == _s.attempt),
+    )
+    .outerjoin(schema.payloads, _p.answer == _a.id)
+    .where(_IS_WAITING, _o.seq.between(sa.bindparam("first"), sa.bindparam("last")))
+    .order_by(_o.seq, _s.pos)
 )
 _MARK = Prepared(
     "new_exported first last",
@@ -114,8 +111,7 @@ def window(connection: Connection, most: int, most_bytes: int) -> list[Request]:
     )
     found: list[Request] = []
     size = 0
-    for row in connection.execute(statement):
-        request = Request._make(row)
+    for request in map(Request._make, connection.execute(statement).all()):
         size += request.request_bytes
         if found and size > most_bytes:
             break
@@ -123,18 +119,19 @@ def window(connection: Connection, most: int, most_bytes: int) -> list[Request]:
     return found
 
 
-def asked_rows(
-    connection: Connection, requests: Iterable[Request]
-) -> Mapping[bytes, list[AskedRow]]:
-    """Return the rows of each request, by its id, with the answers that it brought."""
-    rows: dict[bytes, list[AskedRow]] = {}
+def asked_rows(connection: Connection, requests: Sequence[Request]) -> Mapping[int, list[AskedRow]]:
+    """Return the rows of each request of a window, by its place, with the answers they brought."""
+    rows: dict[int, list[AskedRow]] = {}
     sealing = sealing_of(connection)
-    for row in _ASKED.rows(connection, [one.id for one in requests]):
-        attempt, *rest, answer, codec, body = row
+    ends = {"first": requests[0].seq, "last": requests[-1].seq}
+    for place, *rest, answer, codec, body in connection.execute(_ASKED, ends).all():
         text = None
-        with suppress(Unreadable):  # its row says so where it is used
-            text = None if body is None else payloads.decode(codec, body, answer, sealing)
-        rows.setdefault(attempt, []).append(AskedRow._make((text, *rest)))
+        if body is not None:
+            try:  # not by `suppress`: there is one for every row
+                text = payloads.decode(codec, body, answer, sealing)
+            except Unreadable:  # its row says so where it is used
+                text = None
+        rows.setdefault(place, []).append(AskedRow(text, *rest))
     return rows
 
 

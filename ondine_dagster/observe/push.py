@@ -85,7 +85,9 @@ class _Load:
         self.requests.append(request)
         self.spans.append(spans)
         self.count += len(spans)
-        self.size += sum(len(text) for one in spans for text in one.texts.values())
+        for span in spans:
+            for text in span.texts.values():
+                self.size += len(text)
 
     @property
     def full(self) -> bool:
@@ -143,16 +145,14 @@ class Pusher:
         with self._database.read() as connection:
             return outbox.window(connection, _WINDOW_REQUESTS, _WINDOW_BYTES)
 
-    def _sampled(
-        self, requests: Sequence[Request], done: Pushed
-    ) -> list[tuple[Request, list[AskedRow]]]:
+    def _sampled(self, requests: Sequence[Request], done: Pushed) -> list[_Asked]:
         """Return the requests to send with their rows; mark those that are left out."""
-        latest = {one.id: one for one in requests}  # it may stand there twice
         with self._database.read() as connection:
-            rows = outbox.asked_rows(connection, latest.values())
+            rows = outbox.asked_rows(connection, requests)
+        latest = {one.id: one for one in requests}  # it may stand there twice
         chosen, left = [], []
         for one in latest.values():
-            asked = rows.get(one.id, [])
+            asked = rows.get(one.seq, [])
             if self._is_chosen(one, asked):
                 chosen.append((one, asked))
             else:
@@ -182,7 +182,7 @@ class Pusher:
             scrub = self._scrubber_of(request.dataset)
             sent = messages.get((request.dataset, request.partition), {})
             rows = [self._row(one, sent.get(one.row_key), scrub) for one in asked]
-            load.add(request, list(request_spans(request, rows, self._words, scrub)))
+            load.add(request, request_spans(request, rows, self._words, scrub))
             if load.full:
                 yield load
                 load = _Load()
@@ -199,13 +199,9 @@ class Pusher:
         return {where: self._messages_of(*where, rows) for where, rows in wanted.items()}
 
     def _row(self, asked: AskedRow, messages: str | None, scrub: Scrub) -> Row:
-        texts = self._destination.texts
-        return Row(
-            key=scrub(asked.row_key),
-            asked=asked,
-            messages=None if messages is None else scrubbed_messages(messages, scrub),
-            answer=scrub(asked.text) if texts and asked.text is not None else None,
-        )
+        sent = None if messages is None else scrubbed_messages(messages, scrub)
+        came = asked.text if self._destination.texts else None
+        return Row(scrub(asked.row_key), asked, sent, None if came is None else scrub(came))
 
     def _deliver(self, load: _Load, done: Pushed, left: SecondsLeft) -> None:
         """Send a load and mark it; where the host does not take it, piece by piece."""

@@ -8,7 +8,7 @@ not; tokens and money stay with the request, so that sums count them once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ondine_dagster.observe.requests import AskedRow, Request, Root, root_span_i
 Value = str | int | float | bool | Sequence[str]
 Attributes = dict[str, Value]
 Scrub = Callable[[str], str]
-_MOST_COMMONS = 1000
+_MOST_SHARED = 1000
 
 
 class Span(NamedTuple):
@@ -50,28 +50,40 @@ class Row(NamedTuple):
     answer: str | None
 
 
+class Shared(NamedTuple):
+    """What the spans of many requests share; `partition` is scrubbed, `common` that of `Span`."""
+
+    trace_id: bytes
+    parent_id: bytes
+    name: str
+    partition: str
+    common: Mapping[str, Value]
+
+
 class Vocabulary:
     """How a kind of host names what is known of roots, requests and rows."""
 
     @cached_property
-    def _commons(self) -> dict[tuple[Value | None, ...], Attributes]:
+    def _shared(self) -> dict[tuple[Value | None, ...], Shared]:
         return {}
 
-    def shared(self, request: Request, partition: str) -> Attributes:
-        """Return `common` of a request: the same object for all requests that have the same."""
-        key = (partition, *request.alike)
-        found = self._commons.get(key)
+    def shared(self, request: Request, scrub: Scrub) -> Shared:
+        """Return what a request shares with others: the same object for all of them."""
+        found = self._shared.get(request.alike)
         if found is None:
-            if len(self._commons) == _MOST_COMMONS:
-                self._commons.clear()
-            found = self._commons[key] = self.common(request, partition)
+            if len(self._shared) == _MOST_SHARED:
+                self._shared.clear()
+            partition, trace = scrub(request.partition or ""), request.trace_id
+            name, common = f"chat {request.model_requested}", self.common(request, partition)
+            found = Shared(trace, root_span_id(trace), name, partition, common)
+            self._shared[request.alike] = found
         return found
 
     def root(self, root: Root, partition: str) -> Attributes:
         """Return the attributes of a root span."""
         raise NotImplementedError
 
-    def request(self, request: Request, partition: str, rows: Sequence[Row]) -> Attributes:
+    def request(self, request: Request, rows: Sequence[Row]) -> Attributes:
         """Return what is said of a request alone, without texts."""
         raise NotImplementedError
 
@@ -105,37 +117,38 @@ def root_span(root: Root, words: Vocabulary, scrub: Scrub) -> Span:
 
 def request_spans(
     request: Request, rows: Sequence[Row], words: Vocabulary, scrub: Scrub
-) -> Iterator[Span]:
-    """Yield the span of a request, and those of its rows where it carries several."""
-    partition = scrub(request.partition or "")
-    alone = rows[0] if len(rows) == 1 else None
-    trace = request.trace_id
-    yield Span(
-        trace_id=trace,
-        span_id=request.span_id,
-        parent_id=root_span_id(trace),
-        name=f"chat {request.model_requested}",
-        started=request.t_open,
-        ended=request.t_end,
-        attributes=words.request(request, partition, rows),
-        texts=words.texts(alone) if alone else {},
-        common=words.shared(request, partition),
-        error=why_failed(request, rows),
-        calls=True,
+) -> list[Span]:
+    """Return the span of a request, and those of its rows where it carries several."""
+    shared = words.shared(request, scrub)
+    alone = len(rows) == 1
+    own = Span(  # by place: there is one for every row, and names take twice the time
+        shared.trace_id,
+        request.span_id,
+        shared.parent_id,
+        shared.name,
+        request.t_open,
+        request.t_end,
+        words.request(request, rows),
+        words.texts(rows[0]) if alone else {},
+        shared.common,
+        why_failed(request, rows),
+        True,
     )
-    if alone is None:
-        for row in rows:
-            yield Span(
-                trace_id=trace,
-                span_id=sha256(request.id + row.asked.pos.to_bytes(4)).digest()[:8],
-                parent_id=request.span_id,
-                name="row",
-                started=request.t_open,
-                ended=request.t_end,
-                attributes=words.row(request, partition, row),
-                texts=words.texts(row),
-                error=why_row_failed(request, row),
-            )
+    return [own] if alone else [own, *(_row_span(request, one, own, shared, words) for one in rows)]
+
+
+def _row_span(request: Request, row: Row, above: Span, shared: Shared, words: Vocabulary) -> Span:
+    return Span(
+        trace_id=above.trace_id,
+        span_id=sha256(request.id + row.asked.pos.to_bytes(4)).digest()[:8],
+        parent_id=above.span_id,
+        name="row",
+        started=above.started,
+        ended=above.ended,
+        attributes=words.row(request, shared.partition, row),
+        texts=words.texts(row),
+        error=why_row_failed(request, row),
+    )
 
 
 def why_failed(request: Request, rows: Sequence[Row]) -> str | None:
@@ -144,7 +157,10 @@ def why_failed(request: Request, rows: Sequence[Row]) -> str | None:
         return f"{request.error_class or 'error'}: {request.code or request.state}"
     if request.state != "settled":
         return request.state
-    return next((why for row in rows if (why := why_row_failed(request, row))), None)
+    for row in rows:
+        if row.asked.failed:
+            return why_row_failed(request, row)
+    return None
 
 
 def why_row_failed(request: Request, row: Row) -> str | None:

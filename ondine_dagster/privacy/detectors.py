@@ -143,6 +143,8 @@ def _ssns(text: str) -> _Spans:
 
 
 _IPV4 = re.compile(rf"{STARTS}(?<!\.)(?:\d{{1,3}}\.){{3}}\d{{1,3}}{ENDS}")
+# every address of version 6 has one, or `::`; the colons of JSON and of prose are none
+_IPV6_GROUP = re.compile(r":[0-9A-Fa-f]{1,4}:")
 _IPV6 = re.compile(rf"{STARTS}(?<![:.])[0-9A-Fa-f:]{{2,39}}(?:\.\d{{1,3}}){{0,3}}{ENDS}(?!:)")
 
 
@@ -151,7 +153,7 @@ def _ips(text: str) -> _Spans:
         for one in _IPV4.finditer(text):
             if is_ipv4(text, one[0], *one.span()):
                 yield one.span()
-    if "::" in text or text.count(":") > 5:
+    if "::" in text or _IPV6_GROUP.search(text):
         yield from (one.span() for one in _IPV6.finditer(text) if is_ipv6(one[0]))
 
 
