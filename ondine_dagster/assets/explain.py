@@ -20,7 +20,7 @@ from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.history import RowRequest, requests_for_row
 from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster.llm.reask import conversation
-from ondine_dagster.observe.scrubbing import scrubbed_messages
+from ondine_dagster.observe.scrubbing import scrubbed, scrubbed_messages
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.sealed_texts import UNREADABLE
 from ondine_dagster.storage.snapshot import current_snapshot
@@ -80,11 +80,8 @@ def explain_row(pipeline: Pipeline, lake: Lake, ledger_path: Path, row_key: str)
             f"are in the column _row_key of {pipeline.name}.raw_rows."
         )
     place, row = _place(lake, pipeline.name, partition, row_key, prompt)
-    told = _told(pipeline, found, questions, prompt.get("messages"))
-    row = {
-        name: pipeline.scrub(value) if isinstance(value, str) else value
-        for name, value in row.items()
-    }
+    told = _told(pipeline, row_key, found, questions, prompt.get("messages"))
+    row = {name: scrubbed(value, pipeline.scrub) for name, value in row.items()}
     return RowStory(pipeline.name, row_key, partition, place, row, told)
 
 
@@ -149,6 +146,7 @@ def _place(
 
 def _told(
     pipeline: Pipeline,
+    row_key: str,
     requests: Sequence[RowRequest],
     questions: Mapping[bytes, str],
     messages: str | None,
@@ -166,7 +164,9 @@ def _told(
         sent = None if known is None else json.loads(scrubbed_messages(known, scrub))
         if one.text is not None:
             answers[one.answer_key] = one.text
-        shown = replace(one, text=None if one.text is None else scrub(one.text))
+        text = None if one.text is None else scrub(one.text)
+        others = one.for_row if one.for_row == row_key else scrub(one.for_row)
+        shown = replace(one, text=text, for_row=others)
         question = questions.get(one.answer_key, _EARLIER)
         told.append(Explained(shown, question, trace, sent, unreadable))
     return told

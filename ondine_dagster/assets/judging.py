@@ -31,7 +31,9 @@ def judge_step(
     try:
         facts = _facts(context, pipeline)
     except OndineError as error:
-        context.log.warning(f"{pipeline.name}: the checks could not be evaluated: {error}")
+        context.log.warning(
+            f"{pipeline.name}: the checks could not be evaluated: {pipeline.scrub(str(error))}"
+        )
         return []
     found = [*partition_verdicts(facts), *field_verdicts(facts)]
     verdicts = [one for one in found if one.asset in (*wanted, SNAPSHOT)]

@@ -23,6 +23,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.samples import put_together, with_samples
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome, stored
 from ondine_dagster.errors import OndineError
+from ondine_dagster.privacy.scrubbing import Scrub
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import plural
 
@@ -100,7 +101,7 @@ class Missing:
     def refuse(self) -> None:
         """Raise NotRecorded where there are such rows: it names them, and what differs."""
         if self._rows:
-            raise NotRecorded(_sentence(self._where, self._rows))
+            raise NotRecorded(_sentence(self._where, self._rows, self._pipeline.scrub))
 
 
 def replayed(
@@ -118,7 +119,8 @@ def replayed(
         named = zip(_row_keys(pipeline, lake, partition), ends, strict=True)
         rows = [(key, None) for key, outcome in named if _MISS in outcome.flags]
         if rows:
-            missed.append(_sentence(f"{pipeline.name} {partition}", rows))
+            where = f"{pipeline.name} {partition}"
+            missed.append(_sentence(where, rows, pipeline.scrub))
         else:
             yield from _chunks(pipeline, ledger, lake, partition)
     if missed:
@@ -213,9 +215,10 @@ def _row_keys(pipeline: Pipeline, lake: Lake, partition: str) -> Iterator[str]:
             yield row["_row_key"]
 
 
-def _sentence(where: str, rows: Sequence[tuple[str, str | None]]) -> str:
+def _sentence(where: str, rows: Sequence[tuple[str, str | None]], scrub: Scrub) -> str:
     named = "; ".join(
-        f"row {key} ({reason or 'no answer is in the ledger'})" for key, reason in rows[:_SHOWN]
+        f"row {scrub(key)} ({reason or 'no answer is in the ledger'})"
+        for key, reason in rows[:_SHOWN]
     )
     more = f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else ""
     return (

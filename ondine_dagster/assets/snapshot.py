@@ -77,9 +77,9 @@ def build_snapshot(pipeline: Pipeline, *, loads_asset: bool = True) -> dg.Assets
             try:
                 source = pipeline.source()
                 result = take_snapshot(lake, pipeline.dataset, source, by_person=by_person)
-            except OndineError as error:
+            except OndineError as error:  # it may quote cells
                 log_verdicts(context, pipeline, refused(error, largest), "the source")
-                raise
+                raise OndineError(pipeline.scrub(str(error))) from None
             pipeline.check(result.snapshot.source_columns)
             write_unassigned(pipeline, lake, result.snapshot, result.reasons)
             register_partitions(context.instance, lake, pipeline, context.run.run_id)
@@ -133,9 +133,10 @@ def _tell(
     if gap := upstream_gap(pipeline, lake):
         log.warning(f"{pipeline.name}: {gap}")
     if result.reasons:
+        reasons = pipeline.scrub(described(result.reasons))
         log.warning(
             f"{pipeline.name}: {len(result.reasons):,} rows fit no partition and are rejected "
-            f"({described(result.reasons)}). See rejected_rows, partition {UNASSIGNED}."
+            f"({reasons}). See rejected_rows, partition {UNASSIGNED}."
         )
     if result.other_kind:
         log.warning(

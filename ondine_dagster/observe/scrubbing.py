@@ -17,15 +17,20 @@ def scrubbed_messages(messages: str, scrub: Callable[[str], str]) -> str:
     for message in found:
         for name, value in message.items():
             if name != "role":
-                clean = scrub(value) if type(value) is str else _scrubbed(value, scrub)
+                clean = scrub(value) if type(value) is str else scrubbed(value, scrub)
                 if clean != value:
                     message[name], changed = clean, True
     return _TO_JSON(found) if changed else messages
 
 
-def _scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:
+def scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:
+    """Return a value with every text in it scrubbed, and a whole number that is itself found."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, dict):
-        return {name: _scrubbed(one, scrub) for name, one in value.items()}
-    return [_scrubbed(one, scrub) for one in value] if isinstance(value, list) else value
+        return {name: scrubbed(one, scrub) for name, one in value.items()}
+    if isinstance(value, list):
+        return [scrubbed(one, scrub) for one in value]
+    if type(value) is int and (text := scrub(str(value))) != str(value):
+        return text
+    return value

@@ -19,6 +19,7 @@ from dagster._serdes import serialize_value
 import ondine_dagster.assets.pipeline as pipeline_module
 from ondine_dagster import patterns
 from ondine_dagster.assets import redaction
+from ondine_dagster.assets.explain import explain_row
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.redaction import at_rest
 from ondine_dagster.assets.replay import MODE_TAG
@@ -328,6 +329,50 @@ def test_what_is_shown_is_scrubbed_unless_it_is_declared_otherwise(make_bench: M
             shown = repr(event.metadata)
             assert (CANARIES["mail"] in shown.replace("\\", "")) is is_there, asset
             assert ("EMAIL" in shown) is not is_there
+
+
+def test_keys_of_rows_and_cells_are_scrubbed_wherever_they_are_shown(
+    make_bench: MakeBench,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In failures of the source and of replay, in examples of `drift`, in the story of a row."""
+    monkeypatch.setenv("ONDINE_LOG_FORMAT", "json")
+    monkeypatch.setenv("ONDINE_LOG_LEVEL", "debug")
+    texts = ["[[token=a]]", "[[token=a]]", "[[fault=refusal]]", "x"]
+    rows = [
+        {"id": f"canary.key{n}@example.org", "text": f"{text} {SENTENCE}"}
+        for n, text in enumerate(texts)
+    ]
+    bench = make_bench([rows[0], *rows])
+    with pytest.raises(dg.Failure, match=r"not unique: 1 keys occur .*\[EMAIL\]' in rows 1, 2"):
+        bench.snapshot()
+    write_rows(bench.folder / "notes.csv", rows)
+    bench.run_missing()
+    assert len(bench.rows(REJECTED)) == 1
+    with bench.ledger.database.write() as connection:
+        connection.exec_driver_sql("UPDATE payloads SET body = CAST('old' AS BLOB)")
+    bench.run(assets=(RESPONSES, RESULTS, REJECTED), tags={MODE_TAG: "verify"})
+    bench.report()
+    declared = bench.dataset.model_dump(exclude_defaults=True)
+    bench.declare({**declared, "prompt": {"template": "Other {{ text }}"}})
+    with pytest.raises(dg.Failure, match=r"row \[EMAIL\] \(prompt changed\)"):
+        bench.run(tags={MODE_TAG: "replay"})
+    story = explain_row(bench.pipeline, bench.lake, bench.data / "ledger.sqlite", rows[1]["id"])
+    told = [repr(story.requests), repr(story.row), *capfd.readouterr()]
+    told += [
+        serialize_value(one) for run in instance.get_runs() for one in instance.all_logs(run.run_id)
+    ]
+    told += [record.getMessage() for record in caplog.records]
+    for kind in ("html", "prom", "json"):
+        told += [one.read_text(encoding="utf-8") for one in bench.data.rglob(f"*.{kind}")]
+    said = " ".join(told)
+    assert said.count("[EMAIL]") > 30
+    for canary in ("canary.", *list(CANARIES.values())[1:-1]):
+        at = said.find(canary)
+        assert at < 0, said[max(0, at - 300) : at + 100]
 
 
 def test_at_rest_is_switched_on_and_off_without_asking(
