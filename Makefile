@@ -3,21 +3,24 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Tests wait for disks, clocks and servers: two of them per core keep two cores busy.
+WORKERS := 4
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo ui browser postgres test test-all pictures lint types imports dead-code docs docs-check behaviours bench clean
+.PHONY: help install demo ui browser postgres test test-all pictures lint types imports dead-code docs docs-check behaviours bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Installs again only when what is to be installed has changed.
-$(INSTALLED): pyproject.toml setup.cfg constraints.txt scripts/make_venv.sh
+$(INSTALLED): pyproject.toml setup.cfg constraints.txt scripts/make_venv.sh scripts/install.sh
 	@PYTHON="$(PYTHON)" sh scripts/make_venv.sh $(VENV)
 	@echo "Installing what constraints.txt names (a minute or two the first time)"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' -c constraints.txt \
-		> $(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
+	@UV="$(UV)" sh scripts/install.sh $(VENV)
 	@touch $@
+
+install: $(INSTALLED) ## Make the environment, as all targets do that need it
 
 demo: $(INSTALLED) ## Label the sample table with a simulated provider; a second run pays nothing
 	@$(BIN)/python -m ondine_dagster.cli.demo
@@ -32,10 +35,10 @@ postgres: ## Install Debian's PostgreSQL for the tests of database sources and e
 	@sh scripts/install_postgres.sh
 
 test: $(INSTALLED) ## Run the tests, but for the slow ones
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-all: $(INSTALLED) ## Run all tests (a third longer)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 pictures: $(INSTALLED) ## Take the pictures in docs/images again
 	PICTURES=docs/images $(BIN)/python -m pytest -q ondine_dagster_tests/end_to_end/test_operator.py

@@ -17,6 +17,11 @@ pytest_plugins = [
     "ondine_dagster_tests.postgres",
 ]
 
+# Where the tests are that take seconds each. They come first, so that at the end of a run no worker
+# is left alone with a long one.
+_LONG = ("end_to_end", "test_docs.py", "test_dg.py", "cli", "assets")
+_HERE = Path(__file__).parent
+
 _FOREIGN_PREFIXES = ("ONDINE_", "DAGSTER_", "LANGFUSE_", "OTEL_")
 _FOREIGN_ENDINGS = ("_API_KEY", "_PROXY")
 
@@ -25,6 +30,16 @@ def _is_foreign(variable: str) -> bool:
     """Return whether `variable` could make a test depend on who runs it."""
     name = variable.upper()
     return name.startswith(_FOREIGN_PREFIXES) or name.endswith(_FOREIGN_ENDINGS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first; otherwise the order stays."""
+
+    def place(item: pytest.Item) -> int:
+        room = item.path.relative_to(_HERE).parts[0]
+        return _LONG.index(room) if room in _LONG else len(_LONG)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

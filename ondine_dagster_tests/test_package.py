@@ -153,7 +153,7 @@ def numbers(version: str) -> list[int]:
 
 @pytest.mark.behaviour("P-16")
 def test_ci_checks_types_docstrings_and_dead_code() -> None:
-    steps = set(re.findall(r'^step "[^"]+" (\S+)$', (ROOT / ".ci/run").read_text(), re.MULTILINE))
+    steps = set(re.findall(r'^ *step "[^"]+" (\S+)', (ROOT / ".ci/run").read_text(), re.MULTILINE))
     assert steps >= {"test", "lint", "types", "imports", "docs-check", "dead-code"}
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     assert tools["mypy"]["strict"] is True
