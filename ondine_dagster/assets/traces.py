@@ -25,7 +25,8 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.database import Database
 from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster.observe.destination import Destination
-from ondine_dagster.observe.otlp import OtlpHttp
+from ondine_dagster.observe.otlp import Answer, OtlpHttp
+from ondine_dagster.observe.patience import Patience, Watched
 from ondine_dagster.observe.push import Pushed, Pusher, SecondsLeft, Wanted
 from ondine_dagster.observe.spans import Scrub
 from ondine_dagster.privacy.scrubbing import scrubber
@@ -33,12 +34,14 @@ from ondine_dagster.storage.lake import Lake
 
 _PROMPTS = "prompts"
 _COLUMNS = ["_row_key", "answer_key", "messages"]
-_EVERY_SECONDS = 5.0
+# seldom: while the engine works, this thread takes the interpreter from it
+_EVERY_SECONDS = 30.0
 _AFTER_TROUBLE_SECONDS = 60.0
 # a post beside the step takes no longer, so that the end of the step need not wait for it
 _POST_SECONDS = 3.0
-# what a run waits at its end at most, whatever the trace host does
+# what a run waits at its end for a host that is down or slow
 END_SECONDS = 5.0
+_JOIN_SECONDS = 0.1
 _COMMAND = "ondine-dagster traces push"
 
 
@@ -49,11 +52,13 @@ def push(
     left: SecondsLeft = lambda: math.inf,
     *,
     roots: bool = True,
+    told: Callable[[Answer, float], None] = lambda answer, seconds: None,
 ) -> Pushed:
-    """Send what waits in the ledger; see `Pusher.push`."""
+    """Send what waits in the ledger; see `Pusher.push`. `told`: of each post, and its seconds."""
     with OtlpHttp(destination) as exporter, seldom_collected():
         scrubber_of = lru_cache(partial(_scrubber_of, lake))
-        pusher = Pusher(database, destination, _messages_in(lake), scrubber_of, exporter)
+        watched = Watched(exporter, told)
+        pusher = Pusher(database, destination, _messages_in(lake), scrubber_of, watched)
         return pusher.push(left, roots=roots)
 
 
@@ -102,8 +107,9 @@ def _find(lake: Lake, dataset: str, partition: str | None, wanted: Wanted) -> Ma
 
 
 class Tracing:
-    """Sends traces in a thread of its own until the block ends, and then for a few seconds.
+    """Sends traces in a thread of its own until the block ends, and then what is left.
 
+    It waits no more than a few seconds for a slow host, and never longer than the block took.
     An error of the host or of the ledger is a warning. A bug of ours is raised at the end.
     """
 
@@ -119,7 +125,8 @@ class Tracing:
         self._destination = destination
         self._warn = warn
         self._end = threading.Event()
-        self._until = math.inf
+        self._began = time.monotonic()
+        self._patience: Patience | None = None  # before the end nobody waits
         self._bug: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
 
@@ -134,9 +141,12 @@ class Tracing:
         traceback: TracebackType | None,
     ) -> None:
         interrupted = error is not None and not isinstance(error, Exception)
-        self._until = time.monotonic() + (0 if interrupted else END_SECONDS)
+        seconds = 0.0 if interrupted else END_SECONDS
+        took = time.monotonic() - self._began
+        self._patience = patience = Patience(seconds, 0.0 if interrupted else took)
         self._end.set()
-        self._thread.join(0 if interrupted else END_SECONDS + 1)
+        while not interrupted and self._thread.is_alive() and patience() > -1:
+            self._thread.join(_JOIN_SECONDS)
         if self._bug is not None and error is None:
             raise self._bug
 
@@ -155,10 +165,15 @@ class Tracing:
             self._bug = error
 
     def _push(self, left: SecondsLeft, *, roots: bool) -> Pushed:
-        return push(self._database, self._lake, self._destination, left, roots=roots)
+        place = (self._database, self._lake, self._destination)
+        return push(*place, left, roots=roots, told=self._told)
+
+    def _told(self, answer: Answer, seconds: float) -> None:
+        if self._patience is not None:
+            self._patience.answered(answer, seconds)
 
     def _left(self) -> float:
-        return self._until - time.monotonic()
+        return math.inf if self._patience is None else self._patience()
 
 
 def _sentence(pushed: Pushed) -> str:

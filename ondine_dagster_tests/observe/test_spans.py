@@ -243,9 +243,14 @@ def test_messages_are_scrubbed_as_people_wrote_them_not_as_json_escapes_them() -
 
     plain = '[{"content":"call 49","role":"user"}]'
     assert scrubbed_messages(plain, scrub) == plain
-    escaped = json.dumps([{"content": "call:\n49", "role": "user"}])
-    assert json.loads(scrubbed_messages(escaped, scrub)) == json.loads(escaped)
-    assert "call:\n49" in seen
+    for text in ("call:\n49", 'say "a":\n49', "\\n:\n49", "\t:\n49"):
+        escaped = json.dumps([{"content": text, "role": "user"}])
+        assert scrubbed_messages(escaped, scrub) == escaped
+        assert text in seen[-1]
+        marked = scrubbed_messages(escaped, lambda one: one.replace(":\n49", ":\n[PHONE]"))
+        assert json.loads(marked)[0]["content"] == text.replace("49", "[PHONE]")
+    spread = '[\n{"content": "call:\\n49", "role": "user"}]'
+    assert scrubbed_messages(spread, scrub) == spread
 
 
 def test_the_context_of_the_tests_wants_traces() -> None:
