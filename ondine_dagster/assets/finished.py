@@ -69,6 +69,7 @@ class Finished:
         self.not_asked: Counter[str] = Counter()
         self.verdicts: list[Verdict] | None = None
         self._requests = self._cost = 0
+        self.asked = 0  # questions that were sent
 
     def beat(self) -> None:
         """Do what is done now and then. Called by the heartbeat's thread, and at the end."""
@@ -89,6 +90,7 @@ class Finished:
         if self.signals is not None:
             self.signals.partition(partition, counts)
         self._requests += counts.requests
+        self.asked += counts.questions
         self._cost += counts.cost
         log = self._context.log.warning if counts.red else self._context.log.info
         log(_partition_line(self._pipeline.name, partition, counts))
@@ -199,12 +201,8 @@ class Finished:
         if self.manifest is not None:
             metadata["manifest"] = dg.MetadataValue.path(str(self.manifest.path))
         if self.estimate.requests:
-            metadata["estimate"] = compared(
-                self.estimate,
-                self._requests,
-                self._cost,
-                packed=self._pipeline.packing is not None,
-            )
+            asked = None if self._pipeline.packing is None else self.asked
+            metadata["estimate"] = compared(self.estimate, self._requests, self._cost, asked)
         checked = self.engine.checked if self.engine else None
         if checked is not None and checked.listed is not None:
             metadata["models_listed_by"] = str(checked.listed)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ondine_dagster.ledger.budgets import Standing
-from ondine_dagster.ledger.estimates import Estimate, Learnt
+from ondine_dagster.ledger.estimates import Estimate
+from ondine_dagster.ledger.learnt import Learnt
 from ondine_dagster.llm.free_tiers import FreeTier
 from ondine_dagster.spec import Limits
 
@@ -42,6 +43,8 @@ def durations(
     are last: which of them counts depends on the account.
     """
     found = sorted(_declared(estimate, limits, today), key=lambda one: -one.length)
+    if known and known.together and estimate.rows > estimate.requests:
+        known = known.together
     if known and known.latency_seconds is not None:
         measured = _measured(estimate, limits.concurrency, known.latency_seconds, known)
         found = sorted([*found, measured], key=lambda one: -one.length)

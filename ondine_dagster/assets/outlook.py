@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ondine_dagster.assets.packs import packed_requests
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.ledger.coverage import Cover, Covered, covered, reading
-from ondine_dagster.ledger.estimates import Estimate, Estimator, learnt
+from ondine_dagster.ledger.estimates import Estimate, Estimator
 from ondine_dagster.ledger.identity import text_digest
+from ondine_dagster.ledger.learnt import learnt
 from ondine_dagster.ledger.pack_estimates import Size
 from ondine_dagster.storage.lake import Lake
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.ledger.estimates import ASSUMED_PART_OF_CEILING, Learnt
+from ondine_dagster.ledger.estimates import ASSUMED_PART_OF_CEILING
+from ondine_dagster.ledger.learnt import Learnt
 from ondine_dagster.ledger.pack_estimates import PackedRequests
 from ondine_dagster.llm.output_limits import most_completion_tokens
 from ondine_dagster.llm.pack_size import PackPlan
@@ -23,7 +24,7 @@ def pack_plan(pipeline: Pipeline, known: Learnt | None) -> PackPlan | None:
         packing,
         provider,
         rows=None if rows == "auto" else rows,
-        completion_tokens=known.completion_tokens if known else assumed,
+        completion_tokens=(known.together or known).completion_tokens if known else assumed,
         most_completion_tokens=most_completion_tokens(pipeline.dataset.llm),
     )
 

@@ -16,7 +16,8 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompt_parts import cache_remarks
 from ondine_dagster.assets.prompts import batch_rows, needs, prompt_columns
 from ondine_dagster.assets.staleness import Earlier
-from ondine_dagster.ledger.estimates import Estimate, Learnt
+from ondine_dagster.ledger.estimates import Estimate
+from ondine_dagster.ledger.learnt import Learnt
 from ondine_dagster.llm.cleaning import Cleaner
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.sealed_texts import readable

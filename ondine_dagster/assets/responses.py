@@ -62,7 +62,8 @@ from ondine_dagster.assets.verify import (
 )
 from ondine_dagster.engine.rows import Chunk
 from ondine_dagster.errors import OndineError
-from ondine_dagster.ledger.estimates import Estimate, learnt, record
+from ondine_dagster.ledger.estimates import Estimate, record, record_asked
+from ondine_dagster.ledger.learnt import learnt
 from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -223,6 +224,9 @@ def _materialize(
     traces = _traces(context, ledger, lake, done)
     with Heartbeat(done.live, context.log.info, done.beat), traces, closing(run) as chunks:
         write_partitions(pipeline, lake, chunks, wanted, done.partition, signals.rows)
+    if done.estimate.requests:
+        with ledger.database.write() as connection:
+            record_asked(connection, pipeline.name, scope, done.asked)
     done.not_asked = retry.not_asked if retry else Counter()
     done.beat()
     done.budgets.look()

@@ -29,7 +29,8 @@ from ondine_dagster.engine.rows import (
     RowOutcome,
 )
 from ondine_dagster.errors import OndineError
-from ondine_dagster.ledger.estimates import Estimate, Estimator, learnt
+from ondine_dagster.ledger.estimates import Estimate, Estimator
+from ondine_dagster.ledger.learnt import learnt
 from ondine_dagster.ledger.lookup import look_up, paid_in, usable
 from ondine_dagster.ledger.pack_estimates import Size
 from ondine_dagster.llm.asking_again import Chance, Selection, chance, selection

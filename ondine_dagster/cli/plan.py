@@ -23,13 +23,8 @@ from ondine_dagster.cli.target import Target, find_target
 from ondine_dagster.ledger.budgets import amount_of, described
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.coverage import reading
-from ondine_dagster.ledger.estimates import (
-    ASSUMED_BYTES_PER_TOKEN,
-    ASSUMED_PART_OF_CEILING,
-    Recorded,
-    compared,
-    find,
-)
+from ondine_dagster.ledger.estimates import ASSUMED_PART_OF_CEILING, Recorded, compared, find
+from ondine_dagster.ledger.learnt import ASSUMED_BYTES_PER_TOKEN
 from ondine_dagster.ledger.rates import used_today
 from ondine_dagster.ledger.records import ProviderKey
 from ondine_dagster.ledger.totals import Spent, spent
@@ -208,8 +203,8 @@ def _remarks(plan: _Plan) -> Iterator[str]:
         )
     if plan.last is not None and plan.last[1].requests:
         recorded, paid = plan.last
-        packed = target.pipeline.packing is not None
-        said = compared(recorded.estimate, paid.requests, paid.settled, packed=packed)
+        rows = None if target.pipeline.packing is None else recorded.asked
+        said = compared(recorded.estimate, paid.requests, paid.settled, rows)
         yield f"The last run: {said}."
     yield from found.remarks
     if found.cleaned:

@@ -190,14 +190,13 @@ def _summary(
     duration: float,
 ) -> RunSummary:
     with ledger.database.read() as connection:
-        recorded = find(connection, target.name, call)
         return RunSummary(
             status=dataset_status(target.pipeline, target.lake),
             failures=tuple(failures),
             this_run=spent(connection, target.name, f"run:{call}"),
             in_total=spent(connection, target.name),
             unsettled=unsettled(connection, target.name),
-            estimate=recorded.estimate if recorded else None,
+            recorded=find(connection, target.name, call),
             budgets=tuple(standings_of(target, call)),
             requests=shown.total("requests"),
             retries=shown.total("retries"),

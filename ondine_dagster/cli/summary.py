@@ -19,7 +19,7 @@ from ondine_dagster.cli.console import aligned, seconds
 from ondine_dagster.cli.dagster_runs import RunFailure
 from ondine_dagster.cli.target import Target
 from ondine_dagster.ledger.budgets import Standing
-from ondine_dagster.ledger.estimates import Estimate, compared
+from ondine_dagster.ledger.estimates import Recorded, compared
 from ondine_dagster.ledger.totals import Spent, Unsettled
 from ondine_dagster.llm.prices import money
 from ondine_dagster.storage.lake import Lake
@@ -34,7 +34,7 @@ _SHOWN_CODES = 8
 class RunSummary:
     """One call of `run`: where the dataset stands, and what it cost (picodollars).
 
-    `estimate` is what it was expected to use, None where nobody was asked. `requests` were sent in
+    `recorded` is what it was expected to use, None where nobody was asked. `requests` were sent in
     this call, `retries` of them repeat another.
     """
 
@@ -43,7 +43,7 @@ class RunSummary:
     this_run: Spent
     in_total: Spent
     unsettled: Unsettled
-    estimate: Estimate | None
+    recorded: Recorded | None
     budgets: tuple[Standing, ...]
     requests: int
     retries: int
@@ -174,11 +174,10 @@ def _remarks(target: Target, summary: RunSummary) -> list[str]:
     stale = summary.status.in_state(PartitionState.STALE)
     if not (summary.requests or summary.failures or stale) and summary.status.results:
         remarks.append("0 requests, $0: every answer was paid before.")
-    if summary.requests and summary.estimate is not None:
-        run = summary.this_run
-        text = compared(
-            summary.estimate, run.requests, run.settled, packed=target.pipeline.packing is not None
-        )
+    if summary.requests and summary.recorded is not None:
+        run, recorded = summary.this_run, summary.recorded
+        asked = None if target.pipeline.packing is None else recorded.asked
+        text = compared(recorded.estimate, run.requests, run.settled, asked)
         remarks.append(f"{text[0].upper()}{text[1:]}.")
     if (free := summary.requests - summary.this_run.requests) > 0:
         remarks.append(f"{plural(free, 'more attempt')} brought no answer and cost nothing.")

@@ -26,7 +26,7 @@ from sqlalchemy.pool import NullPool
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.sealing import Sealing, bind_key, option, sealing
 
-HEAD = "0004"
+HEAD = "0005"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _CHECKPOINT_WAL_BYTES = 16 * 2**20
 _BUSY_SECONDS = 30

@@ -1,4 +1,4 @@
-"""What requests will probably use: learnt from those that were answered, and kept to be compared.
+"""What requests will probably use, by what was learnt of others, and kept to be compared.
 
 Owns the table `estimates`. What is here is for people: the reservation of a request uses the true
 bound, one token per byte, which is several times as much.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from statistics import fmean
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,95 +15,26 @@ from sqlalchemy.engine import Connection
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.budgets import amount_of
 from ondine_dagster.ledger.clock import now_ms
+from ondine_dagster.ledger.learnt import ASSUMED_BYTES_PER_TOKEN, Learnt
 from ondine_dagster.ledger.pack_estimates import PackedRequests, Size
+from ondine_dagster.llm.pack_size import PackPlan
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 from ondine_dagster.wording import plural
 
-# The last answers tell most about the next ones. The search for them ends after this many requests,
-# so that it takes no longer in a ledger of millions.
-_LEARNT_FROM, _SCANNED = 2_000, 20_000
-# Until there are answers: what English text comes to, and this part of the ceiling.
-ASSUMED_BYTES_PER_TOKEN = 4
+# the part of the ceiling that an answer has, until there are some
 ASSUMED_PART_OF_CEILING = 4
 # at most, of what is said with an answer that is asked for once more
 _REASON_TOKENS = 1000
-_t, _e, _s = schema.attempts.c, schema.estimates.c, schema.asks.c
+_e = schema.estimates.c
 # what many dear requests can cost at most passes what a column holds; it is for people to look at
 _LARGEST = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Learnt:
-    """What a request used on average in the last `answers` of a model.
-
-    `tokens_per_byte` and `completion_tokens` are those of the dataset's own answers where it has
-    any: they depend on the prompt. `latency_seconds` is that of a request to the same server, with
-    `rows_per_request` questions; None where it gave none of the answers.
-    """
-
-    answers: int
-    tokens_per_byte: float
-    completion_tokens: float
-    cached_share: float
-    cache_write_share: float
-    latency_seconds: float | None
-    rows_per_request: float = 1
-
-
-def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt | None:
-    """Return what the last answers of this model tell; None where there are none."""
-    recent = sa.select(schema.attempts).order_by(_t.id.desc()).limit(_SCANNED).subquery()
-    r = recent.c
-    rows = connection.execute(
-        sa.select(
-            r.dataset == dataset,
-            r.base_url == provider.base_url,
-            r.request_bytes,
-            r.prompt_tokens,
-            r.completion_tokens,
-            sa.func.coalesce(r.cached_tokens, 0),
-            sa.func.coalesce(r.cache_write_tokens, 0),
-            r.t_end - r.t_open,
-            sa.select(sa.func.count()).where(_s.attempt == r.id).scalar_subquery(),
-        )
-        .where(
-            r.state == "settled",
-            r.provider == provider.name,
-            r.identity == provider.identity,
-            r.prompt_tokens > 0,  # 0: answered from the provider's memory
-            r.completion_tokens.is_not(None),
-        )
-        .order_by(r.id.desc())
-        .limit(_LEARNT_FROM)
-    ).all()
-    if not rows:
-        return None
-    own, here, sizes, prompts, completions, cached, written, times, asked = zip(*rows, strict=True)
-    answers = list(zip(completions, asked, own, strict=True))
-    of_dataset = [one for one in answers if one[2]] or answers
-    # text and images have little in common: where the dataset has answers, they alone count
-    counted = list(zip(prompts, sizes, own, strict=True))
-    alike = [one for one in counted if one[2]] or counted
-    of_server = [
-        (time, count) for time, count, is_here in zip(times, asked, here, strict=True) if is_here
-    ]
-    prompt = max(1, sum(prompts))
-    return Learnt(
-        answers=len(rows),
-        tokens_per_byte=sum(one[0] for one in alike) / sum(one[1] for one in alike),
-        completion_tokens=sum(one[0] for one in of_dataset) / sum(one[1] for one in of_dataset),
-        cached_share=sum(cached) / prompt,
-        cache_write_share=sum(written) / prompt,
-        latency_seconds=fmean(time for time, _ in of_server) / 1000 if of_server else None,
-        rows_per_request=fmean(count for _, count in of_server) if of_server else 1,
-    )
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """What some requests are expected to use, and what they can at most (money in picodollars).
 
-    `rows` are the questions that they carry, 0 where nobody noted it: one for each.
+    `rows` are the questions that they carry, 0 where an older version noted it: one for each.
     """
 
     requests: int = 0
@@ -126,8 +56,7 @@ class Estimate:
         return Estimate(*(getattr(self, name) + getattr(other, name) for name in names))
 
 
-# those that the table has
-_KEPT = [field.name for field in fields(Estimate) if field.name != "rows"]
+_KEPT = [field.name for field in fields(Estimate)]
 
 
 class Estimator:
@@ -200,7 +129,8 @@ class Estimator:
         count = alone.requests
         size = tuple(sum(one[i] * many for one, many in sizes.items()) for i in (0, 1))
         total = size[0], size[1]
-        rows = self._packed.rows(count, total, self._completion)
+        answer = self._answer_in_a_pack(self._packed.plan)
+        rows = self._packed.rows(count, total, answer)
         if rows == 1:
             return alone
         most, most_tokens = alone.most, alone.most_tokens
@@ -211,17 +141,28 @@ class Estimator:
             most += packs.requests * worst
             most_tokens += packs.requests * (bound + packs.ceiling)
         packs = self._packed.packs(groups, total, rows)
-        requests, completion = packs.requests, self._completion * count
-        each = self._expected_cost(round(packs.size[0] / requests), completion / requests)
+        requests, completion = packs.requests, answer * count
+        known = self.learnt and (self.learnt.together or self.learnt)
+        prompt = packs.size[0] * self._tokens_per_byte
+        if known is not None:
+            prompt = known.in_larger(requests, packs.size[0])
+        each = self._expected_cost(round(prompt / requests), completion / requests, known)
         return Estimate(
             requests,
-            self._prompt_tokens(packs.size[0]),
+            round(prompt),
             round(completion),
             requests * each,
             most,
             most_tokens,
             count,
         )
+
+    def _answer_in_a_pack(self, plan: PackPlan) -> float:
+        """Return the tokens of the answer to one question of a pack."""
+        if self.learnt and self.learnt.together:
+            return min(self.learnt.together.completion_tokens, self._provider.ceiling)
+        more = plan.packing.answer_bytes / ASSUMED_BYTES_PER_TOKEN
+        return max(1.0, min(self._completion + more, self._provider.ceiling))
 
     def cut(self, sizes: Mapping[Size, int]) -> Estimate:
         """Return the estimate for questions whose answers were cut off under a lower ceiling.
@@ -237,8 +178,9 @@ class Estimator:
         requests = sum(sizes.values())
         prompt = expected = most = most_tokens = 0
         for (request_bytes, bound), count in sizes.items():
-            prompt += count * self._prompt_tokens(request_bytes)
-            expected += count * self._expected_cost(request_bytes, completion)
+            tokens = self._prompt_tokens(request_bytes)
+            prompt += count * tokens
+            expected += count * self._expected_cost(tokens, completion, self.learnt)
             asked = [(bound, one) for one in ceilings]
             if self._reask:  # with all that came, and the reason
                 longest = max(ceilings)
@@ -248,14 +190,13 @@ class Estimator:
         answers = round(completion * requests)
         return Estimate(requests, prompt, answers, expected, most, most_tokens, requests)
 
-    def _expected_cost(self, request_bytes: int, completion: float) -> int:
+    def _expected_cost(self, prompt: int, completion: float, known: Learnt | None) -> int:
         """Return what a request costs; its tokens are whole, so a mean lies between two of them."""
-        prompt, below = self._prompt_tokens(request_bytes), int(completion)
-        low, high = self._cost(prompt, below), self._cost(prompt, below + 1)
+        below = int(completion)
+        low, high = (self._cost(prompt, one, known) for one in (below, below + 1))
         return low + round((completion - below) * (high - low))
 
-    def _cost(self, prompt: int, completion: int) -> int:
-        known = self.learnt
+    def _cost(self, prompt: int, completion: int, known: Learnt | None) -> int:
         usage = Usage(
             prompt_tokens=prompt,
             completion_tokens=completion,
@@ -267,10 +208,14 @@ class Estimator:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a run was expected to use when it began to ask."""
+    """What a run was expected to use when it began to ask.
+
+    `asked` are the questions that it did ask; 0 while it lasts, and where it was interrupted.
+    """
 
     run_scope: str
     estimate: Estimate
+    asked: int = 0
 
 
 def record(connection: Connection, dataset: str, run_scope: str, estimate: Estimate) -> None:
@@ -287,6 +232,15 @@ def record(connection: Connection, dataset: str, run_scope: str, estimate: Estim
         )
 
 
+def record_asked(connection: Connection, dataset: str, run_scope: str, asked: int) -> None:
+    """Remember how many questions a step has asked; the steps of one run add up."""
+    connection.execute(
+        sa.update(schema.estimates)
+        .where(_e.dataset == dataset, _e.run_scope == run_scope)
+        .values(asked=_e.asked + asked)
+    )
+
+
 def _amounts(estimate: Estimate) -> dict[str, int]:
     return {name: min(getattr(estimate, name), _LARGEST) for name in _KEPT}
 
@@ -294,30 +248,31 @@ def _amounts(estimate: Estimate) -> dict[str, int]:
 def find(connection: Connection, dataset: str, run_scope: str | None = None) -> Recorded | None:
     """Return what was expected of a run, without `run_scope` of the last one."""
     columns = [_e[name] for name in _KEPT]
-    statement = sa.select(_e.run_scope, *columns).where(_e.dataset == dataset)
+    statement = sa.select(_e.run_scope, _e.asked, *columns).where(_e.dataset == dataset)
     if run_scope is not None:
         statement = statement.where(_e.run_scope == run_scope)
     row = connection.execute(statement.order_by(_e.made_at.desc()).limit(1)).one_or_none()
-    return None if row is None else Recorded(row[0], Estimate(*row[1:]))
+    return None if row is None else Recorded(row[0], Estimate(*row[2:]), row[1])
 
 
-def compared(estimate: Estimate, requests: int, cost: int, *, packed: bool = False) -> str:
+def compared(estimate: Estimate, requests: int, cost: int, asked: int | None = None) -> str:
     """Return how near an estimate came to what was sent and paid.
 
-    `packed`: requests carry several rows, and not always as many.
+    `asked`: requests carry several rows, and not always as many; so many rows were asked, 0 where
+    nobody knows. None: each request is for one row.
     """
     expected, most, paid = (
         amount_of("usd", one) for one in (estimate.expected, estimate.most, cost)
     )
     text = f"expected {expected} (at most {most}), was {paid}"
-    each = ""
     if requests != estimate.requests:  # a run that was stopped says nothing of its estimate
         text += f" in {plural(requests, 'request')} instead of {estimate.requests:,}"
-        if packed:  # nobody knows how many of the rows these were
-            return text
-        each = " a request"
-    fair = estimate.expected * requests / estimate.requests if estimate.requests else 0
+    done, wanted, one = requests, estimate.requests, "request"
+    if asked is not None:
+        done, wanted, one = asked, estimate.rows, "row"
+    fair = estimate.expected * done / wanted if wanted else 0
     if not fair or cost == fair:
         return text
+    each = "" if done == wanted else f" a {one}"
     percent = 100 * abs(cost - fair) / fair
     return f"{text}: {percent:.0f} % {'more' if cost > fair else 'less'}{each}"

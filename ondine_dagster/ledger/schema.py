@@ -215,6 +215,9 @@ estimates = Table(
     Column("expected", BigInteger, nullable=False),
     Column("most", BigInteger, nullable=False),
     Column("most_tokens", BigInteger, nullable=False),
+    # questions, of which a request may carry several: expected, and asked once the run has ended
+    Column("rows", BigInteger, nullable=False, server_default="0"),
+    Column("asked", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("dataset", "run_scope"),
 )
 

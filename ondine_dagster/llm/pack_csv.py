@@ -13,7 +13,15 @@ from collections.abc import Sequence
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.pack_words import TEXT, free_name, introduction, question, without_thoughts
-from ondine_dagster.llm.packing import Outcomes, Split, nullable, shared_ends, user_message
+from ondine_dagster.llm.packing import (
+    Outcomes,
+    Split,
+    kind_of,
+    nullable,
+    shared_ends,
+    shortest_answer,
+    user_message,
+)
 from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.static_text import StaticText
 from ondine_dagster.llm.structured import compact_json
@@ -55,6 +63,10 @@ class CsvPacking:
         self._nullable = {name for name, part in wanted["properties"].items() if nullable(part)}
         self._code = free_name({*self._kinds, *static.columns})
         self._header = ",".join(map(_quoted, [self._code, *self._kinds]))
+        answer = shortest_answer(wanted)
+        cells = ["bcd", *(compact_json(value) if value != "" else "" for value in answer.values())]
+        alone = 0 if self._plain else len(compact_json(answer))
+        self.answer_bytes = len(",".join(cells)) + 1 - alone
         # in this order, by which a reader knows the line
         first = {"type": "object", "properties": wanted["properties"]}
         self._wanted = compact_json({**first, **wanted})
@@ -157,12 +169,10 @@ def _quoted(cell: str) -> str:
 
 
 def _kind(name: str, schema: Schema) -> str:
-    told = schema.get("type")
-    kinds = told if isinstance(told, list) else [told]
-    kind = next((one for one in kinds if one != "null"), None)
+    kind = kind_of(schema)
     if kind not in _PLAIN_KINDS:
         raise OndineError(
             f"batching.format is csv, and the field {name} is no single value: it takes fields of "
             "type string, integer, number and boolean. Leave batching.format out"
         )
-    return str(kind)
+    return kind

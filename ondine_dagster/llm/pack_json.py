@@ -14,7 +14,14 @@ from typing import Any, Never
 from pydantic_core import from_json
 
 from ondine_dagster.llm.pack_words import free_name, introduction, question, without_thoughts
-from ondine_dagster.llm.packing import Outcomes, Split, nullable, shared_ends, user_message
+from ondine_dagster.llm.packing import (
+    Outcomes,
+    Split,
+    nullable,
+    shared_ends,
+    shortest_answer,
+    user_message,
+)
 from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.reply_json import without_surrogates
 from ondine_dagster.llm.static_text import StaticText
@@ -45,6 +52,12 @@ class JsonPacking:
         )
         self._plain = schema is None
         self.schema: Schema = _pack_schema(self._code, schema, nested=self._nested)
+        answer = {_ANSWER: ""} if self._nested else shortest_answer(schema or {})
+        # an answer in `_ANSWER` is there as a whole, a text in quotes; a comma follows each
+        alone = 0 if self._nested else len(compact_json(answer))
+        self.answer_bytes = len(compact_json({self._code: "bcd", **answer})) + 1 - alone
+        if self._nested and not self._plain:
+            self.answer_bytes -= len('""')
         self._start = re.compile(rf'\{{\s*"{self._code}"\s*:\s*')
         self._decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 

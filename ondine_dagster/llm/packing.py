@@ -12,13 +12,14 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from ondine_dagster.llm.provider import Schema
 from ondine_dagster.llm.static_text import StaticText
 
 # no vowels, so that no code is a word; no digits, so that none is a number
 _LETTERS = "bcdfghjkmnpqrstvwxz"
+_SHORTEST = {"integer": 0, "number": 0, "boolean": True, "array": [], "object": {}}
 _START_OF_MESSAGE, _END_OF_USER = '{"content":', ',"role":"user"}]'
 
 
@@ -86,10 +87,13 @@ class Packing(Protocol):
     """A format of packs: how several rows are asked in one message, and their answers told apart.
 
     `schema` is the wire schema of the answer to a pack, None where it is plain text: a provider for
-    packs is built with it. `empty` is the text of a row that has nothing of its own.
+    packs is built with it. `empty` is the text of a row that has nothing of its own;
+    `answer_bytes` is how much longer the answer to a row is in a pack than alone, in bytes, which
+    may be less than nothing.
     """
 
     empty: str
+    answer_bytes: int
 
     @property
     def schema(self) -> Schema | None:
@@ -135,6 +139,18 @@ def nullable(schema: Schema) -> bool:
     """Return whether a value of a wire schema may be null, and so may be left out."""
     kind = schema.get("type")
     return isinstance(kind, list) and "null" in kind
+
+
+def shortest_answer(schema: Schema) -> dict[str, Any]:
+    """Return an answer that fits a wire schema as far as its form goes, with nothing in it."""
+    return {name: _SHORTEST.get(kind_of(part), "") for name, part in schema["properties"].items()}
+
+
+def kind_of(schema: Schema) -> str:
+    """Return the type of a value of a wire schema, that of values which are not null."""
+    told = schema.get("type")
+    kinds = told if isinstance(told, list) else [told]
+    return str(next((one for one in kinds if one != "null"), None))
 
 
 def shared_ends(static: StaticText, texts: Sequence[str]) -> tuple[str, str]:

@@ -9,7 +9,8 @@ import pytest
 
 from ondine_dagster.assets.forecast import Duration, budget_forecast, durations
 from ondine_dagster.ledger.budgets import Standing
-from ondine_dagster.ledger.estimates import Estimate, Learnt
+from ondine_dagster.ledger.estimates import Estimate
+from ondine_dagster.ledger.learnt import Learnt
 from ondine_dagster.ledger.limits import Limit, Unit
 from ondine_dagster.llm.free_tiers import free_tier
 from ondine_dagster.spec import Limits, Llm

@@ -16,7 +16,8 @@ from ondine_dagster.engine.pack_sizes import PackSizes
 from ondine_dagster.engine.pilot import PilotPlan
 from ondine_dagster.engine.rows import REPAIRED, Outcome, Question, RowOutcome
 from ondine_dagster.ledger import schema
-from ondine_dagster.ledger.estimates import Estimator, learnt
+from ondine_dagster.ledger.estimates import Estimator
+from ondine_dagster.ledger.learnt import Learnt, learnt
 from ondine_dagster.ledger.limits import Limit
 from ondine_dagster.ledger.pack_estimates import PackedRequests
 from ondine_dagster.ledger.rates import Rates
@@ -249,30 +250,38 @@ def test_a_pack_asks_for_no_more_than_the_model_can_put_out(
     assert simulator.bill.totals.requests == 2
 
 
+SYSTEM = "Say what it is about, in one word. " * 20
+
+
+def asked_about(name: str, count: int = 200) -> list[Question]:
+    return [question(f"[[token={name}{n}]] row {n}", system=SYSTEM) for n in range(count)]
+
+
+def estimators(harness: Harness) -> tuple[Learnt, Estimator]:
+    """Return what was learnt, and what tells of requests as the harness sends them now."""
+    with harness.ledger.database.read() as connection:
+        known = learnt(connection, harness.provider, DATASET)
+    assert known is not None
+    prefix = packable(asked_about("x", 1)[0].messages)
+    assert prefix is not None
+    packs = harness.packs
+    packed = packs and PackedRequests(harness.provider, packs, prefix.prefix)
+    return known, Estimator(harness.provider, known, packed)
+
+
 @pytest.mark.parametrize("kind", ["json", "csv"])
 @pytest.mark.parametrize("rows", [20, None])
 def test_an_estimate_comes_near_to_what_packs_use(
     harness: Harness, simulator: Simulator, rows: int | None, kind: Any
 ) -> None:
     harness.pack(rows, kind)
-    system = "Say what it is about, in one word. " * 20
-
-    def asked(name: str) -> list[Question]:
-        return [question(f"[[token={name}{n}]] row {n}", system=system) for n in range(200)]
-
-    harness.run(asked("first"), concurrency=1)
+    harness.run(asked_about("first"), concurrency=1)
     before = simulator.bill.totals
-    assert harness.packs is not None
-    prefix = packable(asked("x")[0].messages)
-    assert prefix is not None
-    with harness.ledger.database.read() as connection:
-        known = learnt(connection, harness.provider, DATASET)
-    assert known is not None and known.completion_tokens < 30  # of one answer, not of a pack
-    packed = PackedRequests(harness.provider, harness.packs, prefix.prefix)
-    estimator = Estimator(harness.provider, known, packed)
-    found = estimator.together(Counter(estimator.size(one.messages) for one in asked("new")), [200])
-    alone = estimator.first(Counter(estimator.size(one.messages) for one in asked("new")))
-    harness.run(asked("new"), concurrency=1)
+    known, estimator = estimators(harness)
+    assert known.completion_tokens < 30  # of one answer, not of a pack
+    sizes = Counter(estimator.size(one.messages) for one in asked_about("new"))
+    found, alone = estimator.together(sizes, [200]), estimator.first(sizes)
+    harness.run(asked_about("new"), concurrency=1)
     now = simulator.bill.totals
     paid, tokens = now.picodollars - before.picodollars, now.prompt_tokens - before.prompt_tokens
     assert found.rows == 200
@@ -284,6 +293,28 @@ def test_an_estimate_comes_near_to_what_packs_use(
     assert found.expected < alone.expected / 3
     assert found.most > alone.most > paid
     assert found.each == pytest.approx(found.expected / 200)
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_estimates_hold_from_single_rows_to_packs_and_back(
+    harness: Harness, simulator: Simulator, kind: Any
+) -> None:
+    harness.run(asked_about("learnt", 60), concurrency=4)
+    for step, rows in enumerate((20, 1, 20, 1)):
+        harness.pack(rows, kind)
+        _, estimator = estimators(harness)
+        new = asked_about(f"step{step}", 60)
+        found = estimator.together(Counter(estimator.size(one.messages) for one in new), [60])
+        before = simulator.bill.totals
+        harness.run(new, concurrency=4)
+        now = simulator.bill.totals
+        assert found.requests == now.requests - before.requests == 60 // rows
+        used = now.completion_tokens - before.completion_tokens
+        assert found.completion_tokens == pytest.approx(used, rel=0.2)
+        assert found.prompt_tokens == pytest.approx(
+            now.prompt_tokens - before.prompt_tokens, rel=0.15
+        )
+        assert found.expected == pytest.approx(now.picodollars - before.picodollars, rel=0.1)
 
 
 def test_an_allowance_of_tokens_is_used_up_by_smaller_packs(

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from ondine_dagster.ledger import estimates
+from ondine_dagster.ledger import learnt as learning
 from ondine_dagster.ledger.estimates import (
     Estimate,
     Estimator,
-    Learnt,
     compared,
     find,
-    learnt,
     record,
+    record_asked,
 )
+from ondine_dagster.ledger.learnt import Learnt, learnt
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.llm.openai_compatible import OpenAICompatible
 from ondine_dagster.llm.prices import picodollars
@@ -98,8 +98,36 @@ def test_latency_is_that_of_the_same_server(ledger: Ledger) -> None:
     assert after is not None and after.latency_seconds is not None
 
 
+def test_requests_for_several_questions_are_learnt_apart(ledger: Ledger) -> None:
+    answer(ledger, "alone", Usage(10, 4))
+    found = known(ledger)
+    assert found is not None and found.together is None
+    pack = go(ledger, request("b", "c"))
+    ledger.settle(replace(answered(pack), usage=Usage(30, 20)))
+    found = known(ledger)
+    assert found is not None and found.together is not None
+    assert (found.completion_tokens, found.together.completion_tokens) == (4, 10)
+    assert (found.tokens_per_byte, found.together.tokens_per_byte) == (1, 3)
+    assert (found.rows_per_request, found.together.rows_per_request) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "slope"),
+    [
+        ([(1000, 150), (1100, 175), (1200, 200)], 0.25),
+        ([(1000, 150)] * 50, 0.25),  # nothing to learn from: as is assumed
+        ([(1000, 400)] * 50, 0.4),  # of other scripts
+        ([(1000, 100), (2000, 90)], 0.02),
+    ],
+)
+def test_a_further_byte_is_told_by_requests_of_other_sizes(
+    pairs: list[tuple[int, int]], slope: float
+) -> None:
+    assert learning._per_further_byte(pairs) == pytest.approx(slope)
+
+
 def test_the_last_answers_count(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "_LEARNT_FROM", 3)
+    monkeypatch.setattr(learning, "_LEARNT_FROM", 3)
     answer(ledger, "old", Usage(999, 999))
     for name in range(3):
         answer(ledger, name, Usage(4, 2))
@@ -108,7 +136,7 @@ def test_the_last_answers_count(ledger: Ledger, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_search_for_answers_ends(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimates, "_SCANNED", 3)
+    monkeypatch.setattr(learning, "_SCANNED", 3)
     answer(ledger, "old", Usage(4, 2))
     for name in range(3):
         answer(ledger, name, Usage(4, 2), identity="openai_compatible/other")
@@ -173,15 +201,17 @@ def test_the_size_of_messages_is_that_of_the_whole_request() -> None:
 
 
 def test_the_steps_of_a_run_add_up_and_the_last_run_is_found(ledger: Ledger) -> None:
-    step = Estimate(1, 2, 3, 4, 5, 6)
+    step = Estimate(1, 2, 3, 4, 5, 6, 7)
     with ledger.database.write() as connection:
-        record(connection, "reviews", "run-1", step)
-        record(connection, "reviews", "run-1", step)
+        for asked in (5, 6):
+            record(connection, "reviews", "run-1", step)
+            record_asked(connection, "reviews", "run-1", asked)
         record(connection, "other", "run-1", step)
     with ledger.database.read() as connection:
         found = find(connection, "reviews")
         assert found is not None
-        assert (found.run_scope, found.estimate) == ("run-1", Estimate(2, 4, 6, 8, 10, 12))
+        assert (found.run_scope, found.estimate) == ("run-1", Estimate(2, 4, 6, 8, 10, 12, 14))
+        assert found.asked == 11
         assert find(connection, "reviews", "run-2") is None
         assert find(connection, "nobody") is None
 
@@ -205,8 +235,15 @@ def test_a_comparison_reads_well() -> None:
     near = compared(estimate, 10, DOLLAR * 11 // 10)
     assert near == "expected $1.00 (at most $5.00), was $1.10: 10 % more"
     half = compared(estimate, 5, DOLLAR // 2)
-    assert half == ("expected $1.00 (at most $5.00), was $0.50 in 5 requests instead of 10")
-    packs = compared(estimate, 14, DOLLAR, packed=True)
-    assert packs == "expected $1.00 (at most $5.00), was $1.00 in 14 requests instead of 10"
+    assert half == "expected $1.00 (at most $5.00), was $0.50 in 5 requests instead of 10"
+    packs = replace(estimate, rows=100)
+    said = compared(packs, 14, DOLLAR, asked=0)
+    assert said == "expected $1.00 (at most $5.00), was $1.00 in 14 requests instead of 10"
+    assert compared(packs, 14, DOLLAR * 3 // 2, asked=100) == (
+        "expected $1.00 (at most $5.00), was $1.50 in 14 requests instead of 10: 50 % more"
+    )
+    assert compared(packs, 4, DOLLAR // 4, asked=50) == (
+        "expected $1.00 (at most $5.00), was $0.25 in 4 requests instead of 10: 50 % less a row"
+    )
     free = compared(Estimate(requests=1), 1, 0)
     assert free == "expected $0.00 (at most $0.00), was $0.00"
