@@ -20,7 +20,7 @@ from ondine_dagster.assets.replay import MODE_TAG, Mode, replayed_assets
 from ondine_dagster.assets.retry import RETRY_TAG
 from ondine_dagster.assets.run_tags import BY, DATASET, MISSING, SCHEDULE, THEN, WATCH
 from ondine_dagster.assets.traces_sensor import traces_sensors
-from ondine_dagster.assets.verify import DEFAULT_ROWS, ROWS_TAG
+from ondine_dagster.assets.verify_sample import DEFAULT_ROWS, ROWS_TAG
 from ondine_dagster.assets.watch import look_at
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.asking_again import ALL

@@ -39,7 +39,7 @@ _DESCRIPTIONS: Mapping[str, Mapping[CheckName, str]] = {
     },
     RESULTS: {
         "rows_add_up": "Rows in = rows in results + rows in rejected_rows, in each partition.",
-        "drift": "Rows that were asked again by `verify` have the same values still.",
+        "drift": "No more rows that `verify` asked again differ than `checks.max_drift` allows.",
     },
     REJECTED: {
         "rejected_share": "No partition has more rejected rows than `limits.max_rejected` allows.",

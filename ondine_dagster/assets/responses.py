@@ -54,12 +54,8 @@ from ondine_dagster.assets.samples import put_together, with_samples
 from ondine_dagster.assets.signals import Signals
 from ondine_dagster.assets.slow_code import SlowCode
 from ondine_dagster.assets.stage import stage
-from ondine_dagster.assets.verify import (
-    ask_again,
-    rows_to_verify,
-    sample,
-    write_verified,
-)
+from ondine_dagster.assets.verify import ask_again, write_verified
+from ondine_dagster.assets.verify_sample import Wanted, sample
 from ondine_dagster.engine.rows import Chunk
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.estimates import Estimate, record, record_asked
@@ -171,7 +167,8 @@ def _materialize(
         return
     mode = mode_of(context.run.tags)
     retry = retry_of(context.run.tags, pipeline, lake, run_scope(context))
-    rows = check_prompts(pipeline, lake, partitions)
+    # what verify asks again is what the files say that was asked
+    rows = 0 if mode is Mode.VERIFY else check_prompts(pipeline, lake, partitions)
     llm: LLMProviderResource = context.resources.ondine_llm
     if mode is Mode.REPLAY:
         if retry is not None:
@@ -244,8 +241,9 @@ def _verify(
     llm: LLMProviderResource = context.resources.ondine_llm
     budgets: BudgetController = context.resources.ondine_budgets
     ledger, scope, run_id = llm.ledger(), run_scope(context), context.run.run_id
-    count = rows_to_verify(context.run.tags)
-    chosen = sample(pipeline, ledger, lake, step_keys(context), count, run_id)
+    wanted = Wanted.of(context.run.tags, run_id)
+    keys = list(pipeline.snapshot(lake).by_key) if wanted.everywhere else step_keys(context)
+    chosen = sample(pipeline, ledger, lake, keys, wanted)
     dataset = pipeline.dataset
     asked, hear = (dataset.llm, pipeline.provider), signals.hear
     engine = llm.engine(dataset, *asked, scope, limits, command="verify", run_id=run_id, hear=hear)
@@ -262,7 +260,7 @@ def _verify(
             found = ask_again(pipeline, engine, chosen)
     finally:
         signals.asked_again()
-    write_verified(pipeline, lake, found, scope)
+    write_verified(pipeline, lake, found, scope, wanted)
 
 
 def _traces(

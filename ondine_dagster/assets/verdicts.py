@@ -10,7 +10,6 @@ from ondine_dagster.assets.facts import Facts, PartitionFacts
 from ondine_dagster.assets.next_step import DUE, next_step
 from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, PartitionStatus
-from ondine_dagster.assets.verify import Drift
 from ondine_dagster.spec.checks import CheckName, Severity
 
 SNAPSHOT = "snapshot"
@@ -44,7 +43,7 @@ def partition_verdicts(facts: Facts) -> list[Verdict]:
         _complete(facts),
         _cost_per_row(facts),
         _rows_add_up(facts),
-        _drift(facts.drift),
+        _drift(facts),
         _rejected_share(facts),
     ]
 
@@ -163,16 +162,17 @@ def _ratio(partitions: Sequence[PartitionFacts]) -> float:
     return sum(one.cost for one in partitions) / expected if expected else 0.0
 
 
-def _drift(drift: Drift | None) -> Verdict:
+def _drift(facts: Facts) -> Verdict:
+    drift, allowed = facts.drift, facts.pipeline.dataset.checks.max_drift
     if drift is None:
         return Verdict(RESULTS, "drift", "drift", True, "No row was asked again to compare.")
     return Verdict(
         RESULTS,
         "drift",
         "drift",
-        not drift.examples,
-        drift.text,
-        partitions=drift.examples,
+        drift.passed(allowed),
+        drift.text(allowed),
+        partitions=drift.examples or drift.unclear,
         numbers={"drift_percent": drift.percent, **{f"rows_{k}": v for k, v in drift.rows.items()}},
     )
 

@@ -25,11 +25,18 @@ def explain(dataset: str, row_key: str, as_json: bool) -> None:
 @click.command(epilog=DATASET_HELP)
 @click.argument("dataset")
 @click.option("--rows", default=20, show_default=True, type=click.IntRange(1, 100_000))
-def verify(dataset: str, rows: int) -> None:
+@click.option(
+    "--max-drift",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="So many of the rows may differ.  [default: that of checks.max_drift]",
+)
+@click.option("--seed", metavar="TEXT", help="Draws the same rows as the same seed before.")
+def verify(dataset: str, rows: int, max_drift: float | None, seed: str | None) -> None:
     """Ask so many answered rows of DATASET again, and compare. Costs money, changes no table.
 
-    Exit code 0: all that came back says the same.
+    Exit code 0: no more rows differ than may. 1: more do, or none could be compared.
     """
     from ondine_dagster.cli.verify import verify_command
 
-    raise SystemExit(verify_command(dataset, rows))
+    raise SystemExit(verify_command(dataset, rows, max_drift, seed))

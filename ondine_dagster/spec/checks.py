@@ -113,6 +113,12 @@ class Checks(Part):
         description="How many times what the plan expected a row may have cost.",
         examples=[1.2],
     )
+    max_drift: Annotated[Share, LOCAL] = Field(
+        default=0.0,
+        description="The share of the rows asked again by `ondine-dagster verify` whose values may "
+        "differ from those before. A model that is sampled hardly ever says all the same.",
+        examples=[0.05],
+    )
     fields: dict[str, FieldChecks] = Field(
         default={},
         description="What is expected of the values of an output column, by the column's name.",

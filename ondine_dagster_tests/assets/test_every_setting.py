@@ -46,6 +46,7 @@ from ondine_dagster.assets.samples import samples_of
 from ondine_dagster.assets.source_verdicts import not_shrunk
 from ondine_dagster.assets.status import DatasetStatus, PartitionState, PartitionStatus
 from ondine_dagster.assets.verdicts import partition_verdicts
+from ondine_dagster.assets.verify import Drift
 from ondine_dagster.engine.azure_identity import token_source
 from ondine_dagster.engine.fetching import Fetcher, NotFetched
 from ondine_dagster.engine.rows import Question
@@ -316,7 +317,8 @@ def _checks(pipeline: Pipeline) -> list[Any]:
     columns = dict(zip(dataset.output_columns(), (labels, scores), strict=False))
     status = PartitionStatus("p", PartitionState.MISSING, 140, 0, 0, 140)
     facts = PartitionFacts(status, 140, columns, cost=200, asked=100, expected=100)
-    everything = Facts(pipeline, 1, DatasetStatus(dataset.name, (status,)), (facts,))
+    drift = Drift({"match": 3, "mismatch": 1}, (("p", "row 1"),), (), "today")
+    everything = Facts(pipeline, 1, DatasetStatus(dataset.name, (status,)), (facts,), drift)
     verdicts = [
         *partition_verdicts(everything),
         *field_verdicts(everything),
@@ -512,6 +514,7 @@ SHOWS_IN: Mapping[str, str] = {
     "output.column": "columns",
     "checks.max_shrink": "checks",
     "checks.max_cost_ratio": "checks",
+    "checks.max_drift": "checks",
     "checks.severity": "checks",
     "checks.blocking": "checks",
     "checks.fields.*.min_filled": "checks",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import dagster as dg
 import pytest
 
 from ondine_dagster.assets.verify import read_drift
+from ondine_dagster.assets.verify_sample import Wanted, sample
 from ondine_dagster_tests.workbench import PARTITIONED, Bench, MakeBench, numbered
 
 TRIO = PARTITIONED[2:]
@@ -28,9 +28,12 @@ class Seen:
 """
 
 
-def verify(bench: Bench, rows: int = 20, **options: Any) -> dg.ExecuteInProcessResult:
-    tags = {"ondine/mode": "verify", "ondine/verify_rows": str(rows)}
-    return bench.run(assets=TRIO, tags=tags, **options)
+def verify(
+    bench: Bench, rows: int = 20, first: str | None = None, **tags: str
+) -> dg.ExecuteInProcessResult:
+    tags = {f"ondine/{name}": text for name, text in tags.items()}
+    tags |= {"ondine/mode": "verify", "ondine/verify_rows": str(rows)}
+    return bench.run(first, assets=TRIO, tags=tags)
 
 
 def drift_check(bench: Bench) -> dg.AssetCheckEvaluation:
@@ -76,6 +79,7 @@ def test_what_differs_is_told_and_no_table_changes(
     assert found is not None and found.rows == {"match": 10, "mismatch": 2, "indeterminate": 0}
     check = drift_check(bench)
     assert not check.passed and check.severity is dg.AssetCheckSeverity.WARN
+    assert "drift 16.7 %, 0 % allowed" in (check.description or "")
     assert check.metadata["drift_percent"].value == pytest.approx(100 / 6)
     assert 'was "old", now "t11"' in str(check.metadata["partitions"].value)
 
@@ -89,6 +93,15 @@ def test_what_differs_is_told_and_no_table_changes(
     assert current[0][0] == 0 and bench.contradictions() == []
     bench.run()  # a verify take is nobody's answer
     assert charged() == 0
+
+    # a run of one partition takes rows of all where it says so, and may allow more or less
+    verify(bench, first="rows-00001", verify_from="all", max_drift="17")
+    assert charged() == 12 and drift_check(bench).passed
+    verify(bench, first="rows-00001")
+    assert charged() == 2
+    found = read_drift(bench.lake, "notes")
+    assert found is not None and found.rows["mismatch"] == 1 and found.passed(0.5)
+    assert not drift_check(bench).passed
 
 
 def test_a_budget_holds_and_rows_without_an_answer_are_indeterminate(
@@ -116,3 +129,29 @@ def test_a_budget_holds_and_rows_without_an_answer_are_indeterminate(
         raise_on_error=False,
     )
     assert not wrong.success and charged() == 0
+
+
+def test_each_row_is_as_likely_and_the_same_seed_draws_the_same(make_bench: MakeBench) -> None:
+    rows = [{**row, "part": "small" if n < 2 else "large"} for n, row in enumerate(numbered(12))]
+    rows[3]["text"] = rows[4]["text"]  # one question, two rows
+    bench = make_bench(rows, partitions={"values": {"column": "part"}})
+    bench.run_missing()
+
+    def drawn(seed: str) -> list[str]:
+        wanted = Wanted(3, seed, None, everywhere=True)
+        found = sample(bench.pipeline, bench.ledger, bench.lake, bench.partitions(), wanted)
+        places = [bench.partitions().index(one.partition) for one in found]
+        assert places == sorted(places) and len(found) == 3
+        return [one.question.row_key for one in found]
+
+    assert drawn("a") == drawn("a") != drawn("b")
+    counts = Counter(key for seed in range(200) for key in drawn(str(seed)))
+    assert len(counts) == 12 and all(30 <= count <= 70 for count in counts.values()), counts
+
+    # rows that cannot be compared are made up for by others
+    with bench.ledger.database.write() as connection:
+        connection.exec_driver_sql(
+            "DELETE FROM payloads WHERE answer IN (SELECT id FROM answers JOIN asks USING "
+            "(attempt) WHERE row_key NOT IN ('r0', 'r1', 'r3'))"
+        )
+    assert sorted(drawn("a")) == ["r0", "r1", "r3"]

@@ -499,6 +499,7 @@ CHANGES: dict[str, Change] = {
     "limits.pilot_rows": Change("limits.pilot_rows", 1, 2),
     "checks.max_shrink": Change("checks.max_shrink", 0.1, 0.2),
     "checks.max_cost_ratio": Change("checks.max_cost_ratio", 1, 3),
+    "checks.max_drift": Change("checks.max_drift", 0, 0.5),
     "export.to": _export("to", "a.csv", "b.csv"),
     "export.to_variable": _export("to_variable", "OUT", "OTHER_OUT"),
     "export.table": _export("table", "labels", "others", to="a.duckdb"),
