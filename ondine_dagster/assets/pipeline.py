@@ -218,7 +218,16 @@ class Pipeline:
 
         None where each row goes alone. Raises OndineError for a format that the fields do not fit.
         """
-        batching, llm = self.dataset.batching, self.dataset.llm
+        return self._packing_of(self.dataset.llm)
+
+    @cached_property
+    def retry_packing(self) -> tuple[Packing, Provider] | None:
+        """Return the same of the model that is asked again for rejected rows."""
+        llm = self.fallback_llm
+        return self.packing if llm is None else self._packing_of(llm)
+
+    def _packing_of(self, llm: Llm) -> tuple[Packing, Provider] | None:
+        batching = self.dataset.batching
         if batching.rows_per_request == 1:
             return None
         schema = wire_schema(self.dataset.output.fields)
@@ -279,7 +288,8 @@ class Pipeline:
         if declared is None:
             source = self.source()
             assert isinstance(source, Path)
-            return source if source.is_dir() else _folder_of(source)
+            named = (one for one in source.parents if not has_magic(str(one)))  # of a pattern
+            return source if source.is_dir() else next(named)
         tried = places(declared, self.declared_in, self.project_root)
         found = next((one for one in tried if one.is_dir()), None)
         if found is None:
@@ -388,8 +398,3 @@ class Pipeline:
 def scrub_of(privacy: Privacy) -> Scrub:
     """Return what is done to texts before they are shown, as declared."""
     return scrubber(privacy.detect, privacy.patterns) if privacy.shown else lambda text: text
-
-
-def _folder_of(pattern: Path) -> Path:
-    """Return the folder of a file, or the last one that a pattern of several names in full."""
-    return next(one for one in pattern.parents if not has_magic(str(one)))

@@ -49,7 +49,7 @@ from ondine_dagster.assets.resources import (
     LakeResource,
     LLMProviderResource,
 )
-from ondine_dagster.assets.retry import retry_of
+from ondine_dagster.assets.retry import Retry, retry_of
 from ondine_dagster.assets.samples import put_together, with_samples
 from ondine_dagster.assets.signals import Signals
 from ondine_dagster.assets.slow_code import SlowCode
@@ -195,7 +195,7 @@ def _materialize(
     asked = (retry.llm, retry.provider) if retry else (pipeline.dataset.llm, pipeline.provider)
     command = "retry" if retry else "run"
     run_id = context.run.run_id
-    packs = None if retry else _packs(pipeline, ledger)
+    packs = _packs(pipeline, ledger, retry)
     dataset, why_again = pipeline.dataset, pipeline.why_again
     hear = signals.hear
     engine = llm.engine(
@@ -282,11 +282,13 @@ def _estimate(
     return estimate_step(pipeline, lake, partitions, ledger_path, run_id)
 
 
-def _packs(pipeline: Pipeline, ledger: "Ledger") -> "PackPlan | None":
+def _packs(pipeline: Pipeline, ledger: "Ledger", retry: Retry | None) -> "PackPlan | None":
     if pipeline.packing is None:
         return None
+    provider = retry.provider if retry else pipeline.provider
     with ledger.database.read() as connection:
-        return pack_plan(pipeline, learnt(connection, pipeline.provider, pipeline.name))
+        known = learnt(connection, provider, pipeline.name)
+    return pack_plan(pipeline, known, retry=retry is not None)
 
 
 def _record(

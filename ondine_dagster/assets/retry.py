@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.assets.merge import Asked, Ended, Merge, rows_of
 from ondine_dagster.assets.outcomes import FEED_ROWS, stored_outcome
+from ondine_dagster.assets.packs import packed_requests
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.purged_files import refuse_purged
@@ -33,7 +34,7 @@ from ondine_dagster.ledger.estimates import Estimate, Estimator
 from ondine_dagster.ledger.learnt import learnt
 from ondine_dagster.ledger.lookup import look_up, paid_in, usable
 from ondine_dagster.ledger.pack_estimates import Size
-from ondine_dagster.llm.asking_again import Chance, Selection, chance, selection
+from ondine_dagster.llm.asking_again import Chance, Selection, chance, may_go_together, selection
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.storage.lake import Lake
@@ -164,12 +165,14 @@ class Retry:
 
     def plan(self, partitions: Sequence[str], connection: Connection | None) -> RetryPlan:
         """Return what `chunks` would ask for. Reads only; without a ledger nothing is known."""
-        plan, sizes, seen = RetryPlan(), Counter[Size](), set[bytes]()
+        plan, seen = RetryPlan(), set[bytes]()
+        alone, together, groups = Counter[Size](), Counter[Size](), list[int]()
         known = learnt(connection, self.provider, self._pipeline.name) if connection else None
         reask = bool(self._pipeline.dataset.output.reask)
-        estimator = Estimator(self.provider, known, reask=reask)
+        packed = packed_requests(self._pipeline, known, retry=True)
+        estimator = Estimator(self.provider, known, packed, reask=reask)
         for partition in partitions:
-            before = plan.rows
+            before, packable = plan.rows, together.total()
             for batch in self._batches(partition, connection):
                 plan.left_out.update(one.code for one in batch if one.could_be_named)
                 chosen = [one for one in batch if one.questions]
@@ -180,11 +183,14 @@ class Retry:
                 plan.answered += sum(to_ask.isdisjoint(one.questions) for one in chosen)
                 for question in sorted(to_ask, key=lambda one: one.answer_key):
                     if question.answer_key not in seen:
+                        sizes = alone if question.alone else together
                         sizes[estimator.size(question.messages)] += 1
                         seen.add(question.answer_key)
             if plan.rows > before:
                 plan.partitions.append(partition)
-        plan.estimate = estimator.first(sizes)
+            if together.total() > packable:
+                groups.append(together.total() - packable)
+        plan.estimate = estimator.first(alone) + estimator.together(together, groups)
         return plan
 
     def judged(self, old: Ended, new: Ended, numbers: Sequence[int]) -> Ended:
@@ -287,7 +293,8 @@ class Retry:
                 why = self._why(row)
                 if why is not None:
                     chosen = prompt["messages"] is not None and self._chosen.takes(*why)
-                    yield Rejected(*why, self._questions_of(row, prompt) if chosen else ())
+                    questions = self._questions_of(row, prompt, why) if chosen else ()
+                    yield Rejected(*why, questions)
 
     def _why(self, row: Mapping[str, Any]) -> tuple[str, str] | None:
         if row["outcome"] == Outcome.ERROR:
@@ -301,19 +308,26 @@ class Retry:
         return as_judged(self._pipeline, stored_outcome(row))
 
     def _questions_of(
-        self, row: Mapping[str, Any], prompt: Mapping[str, Any]
+        self, row: Mapping[str, Any], prompt: Mapping[str, Any], why: tuple[str, str]
     ) -> tuple[Question, ...]:
         """Return what is asked again of a row: of several samples those that are of no use."""
-        samples: Sequence[Mapping[str, Any]] = row.get("samples") or (row,)
+        samples = row.get("samples") or (row,)
+        if len(samples) == 1:
+            return (self._question(row["_row_key"], samples[0], prompt, 0, why),)
+        read = [read_sample(self._pipeline, self._stored(one)) for one in samples]
         return tuple(
-            self._question(row["_row_key"], one, prompt, number)
-            for number, one in enumerate(samples)
-            if len(samples) == 1
-            or isinstance(read_sample(self._pipeline, self._stored(one)), Rejection)
+            self._question(row["_row_key"], one, prompt, number, (found.error_class, found.code))
+            for number, (one, found) in enumerate(zip(samples, read, strict=True))
+            if isinstance(found, Rejection)
         )
 
     def _question(
-        self, row_key: str, ended: Mapping[str, Any], prompt: Mapping[str, Any], number: int
+        self,
+        row_key: str,
+        ended: Mapping[str, Any],
+        prompt: Mapping[str, Any],
+        number: int,
+        why: tuple[str, str],
     ) -> Question:
         pipeline, digest = self._pipeline, prompt["messages_digest"]
         key = prompt["answer_key"] if number == 0 else pipeline.sample_key(digest, number)
@@ -321,7 +335,8 @@ class Retry:
             key = pipeline.fallback_key(digest, number)
         # what was never asked like this has no answer that it could be asked instead of
         before = ended.get("attempt_id") if ended["answer_key"] == key else None
-        return Question(row_key, key, prompt["messages"], before, number)
+        alone = not may_go_together(*why)
+        return Question(row_key, key, prompt["messages"], before, number, alone=alone)
 
     def _open(self, partition: str) -> LakeFile:
         """Open the prompts of a partition, which have to be those that were asked."""

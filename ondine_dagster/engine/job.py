@@ -24,6 +24,10 @@ _TIMEOUTS = 2
 MOST_EVENTS, LONGEST_MESSAGE = 20, 300
 
 
+# partition, messages before the last, sample, whether it is asked again
+Company = tuple[str, str, int, bool]
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """A question on its way, and what it has cost so far (picodollars).
@@ -69,16 +73,18 @@ class Job:
         said = message[:LONGEST_MESSAGE] if message else None
         self.events.append(RowEvent(now_ms(), event, self.attempts, code, said, self.latency_ms))
 
-    def goes_with(self) -> tuple[str, str, int] | None:
+    def goes_with(self) -> Company | None:
         """Return what questions have in common that go together; None: it goes alone.
 
-        Samples of one row do not: one answer would copy the other.
+        Samples of one row do not: one answer would copy the other. Those that are asked again are
+        requests of another kind.
         """
-        found = packable(self.question.messages)
-        if self.raised or self.question.instead_of or found is None:
+        question = self.question
+        found = packable(question.messages)
+        if self.raised or self.reasked or question.alone or found is None:
             return None
         self.prefix, self.text = found.prefix, found.text
-        return self.partition, self.prefix, self.question.sample
+        return self.partition, self.prefix, question.sample, question.instead_of is not None
 
     def charged(self, outcome: RowOutcome) -> RowOutcome:
         """Return the end of the row with what its requests have cost."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from ondine_dagster.engine.job import Job, Pack
+from ondine_dagster.engine.job import Company, Job, Pack
 from ondine_dagster.engine.pack_sizes import PackSizes
 
 
@@ -20,7 +20,7 @@ class Ready:
         """`sizes` tells how many questions go together; None: each alone."""
         self._sizes = sizes
         self._packs: deque[Pack] = deque()
-        self._groups: dict[tuple[str, str, int] | None, deque[Job]] = {}
+        self._groups: dict[Company | None, deque[Job]] = {}
         self._takers: deque[asyncio.Future[None]] = deque()
         self._out = 0  # packs of several questions that were taken and not given back
         self._closed = False

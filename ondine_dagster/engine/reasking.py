@@ -23,7 +23,7 @@ def better_one(question: Question, outcome: RowOutcome, why: WhyAgain) -> Questi
     if (problem := why(text)) is None:
         return None
     messages = conversation(question.messages, text, problem)
-    return replace(question, messages=messages, instead_of=outcome.attempt)
+    return replace(question, messages=messages, instead_of=outcome.attempt, alone=True)
 
 
 def better_or_first(first: RowOutcome, again: RowOutcome | None) -> RowOutcome:

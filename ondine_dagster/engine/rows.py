@@ -41,6 +41,7 @@ class Question:
     `instead_of`: the row is asked again, and any other answer than that of this request serves. So
     two processes that ask again pay once, and what a process that died has paid is taken.
     `sample`: which of several questions of one row it is. `verify`: its answer is compared only.
+    `alone`: it goes in no request with others, as it failed for what it is.
     """
 
     row_key: str
@@ -49,6 +50,7 @@ class Question:
     instead_of: bytes | None = None
     sample: int = 0
     verify: bool = False
+    alone: bool = False
 
     def served_by(self, answer: Answer) -> bool:
         """Return whether a stored answer is one that the row may have."""

@@ -33,6 +33,7 @@ CHANCES = {
     ErrorClass.CONFIG: Chance.NONE,  # the declaration has to be put right first
     ErrorClass.UNKNOWN: Chance.NONE,  # held: a person resolves it
 }
+_NOT_ITS_OWN = (ErrorClass.TRANSIENT, ErrorClass.CAPACITY)
 # there is no question, the declaration or the key is wrong, or the row waits and is not rejected
 _NEVER = frozenset(
     {
@@ -69,6 +70,11 @@ _NEVER = frozenset(
 def chance(error_class: str, code: str) -> Chance:
     """Return whether a row that was rejected for this may succeed when it is asked again."""
     return Chance.NONE if code in _NEVER else CHANCES[ErrorClass(error_class)]
+
+
+def may_go_together(error_class: str, code: str) -> bool:
+    """Return whether such rows may be asked in one request: nothing says that one is to blame."""
+    return error_class in _NOT_ITS_OWN and code != ErrorCode.TIMEOUT  # alone it took too long
 
 
 @dataclass(frozen=True, slots=True)

@@ -396,7 +396,7 @@ def test_auto_keeps_the_concurrency_where_nothing_can_go_together(
     harness.pack(None)
     rows = [question(f"[[token={n}]]", f"r{n}", system=f"Rule {n}") for n in range(40)]
     if kind == "retries":
-        rows = [replace(row, instead_of=b"another request") for row in questions(40)]
+        rows = [replace(row, alone=True) for row in questions(40)]
     assert harness.run(rows, concurrency=8).texts == [str(n) for n in range(40)]
     assert simulator.bill.totals.max_in_flight == 8
 
