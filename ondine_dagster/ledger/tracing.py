@@ -54,6 +54,8 @@ def wanted(percent: float | None, dataset: str, row_keys: Iterable[str]) -> int:
     """
     if percent is None:
         return UNTRACED
+    if percent <= 0:
+        return IF_IT_FAILS
     if percent >= 100 or any(share(dataset, one) < percent for one in row_keys):
         return TRACED
     return IF_IT_FAILS

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ondine_dagster.observe.requests import Request, Root
 from ondine_dagster.observe.spans import Attributes, Row, Value, Vocabulary, usd
 
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 # our names of providers where the conventions have another
 _PROVIDERS = {"azure": "azure.ai.openai", "openai_compatible": "openai"}
 
@@ -78,17 +79,12 @@ class GenAiVocabulary(Vocabulary):
             }
         )
 
-    def row(self, request: Request, partition: str, row: Row) -> Attributes:
-        """Return the attributes of a row's span, without texts."""
+    def row(self, request: Request, row: Row) -> Attributes:
+        """Return what is said of a row of a pack alone, without texts."""
         asked = row.asked
         return _known(
             {
-                "session.id": request.run_id,
-                "ondine.dataset": request.dataset,
-                "ondine.partition": partition,
-                "ondine.run_id": request.run_id,
                 "ondine.row_key": row.key,
-                "ondine.attempt": request.number,
                 "ondine.verdict": asked.verdict,
                 "ondine.cost_share_usd": None
                 if asked.cost_share is None
@@ -96,6 +92,16 @@ class GenAiVocabulary(Vocabulary):
                 "error.type": _error_type(request, [row]),
             }
         )
+
+    def row_common(self, request: Request, partition: str) -> Attributes:
+        """Return what is said of the rows of many packs."""
+        return {
+            "session.id": request.run_id,
+            "ondine.dataset": request.dataset,
+            "ondine.partition": partition,
+            "ondine.run_id": request.run_id,
+            "ondine.attempt": request.number,
+        }
 
     def texts(self, row: Row) -> dict[str, str]:
         """Return what was sent for a row, and what came back."""
@@ -106,7 +112,7 @@ class GenAiVocabulary(Vocabulary):
             part = {"type": "text", "content": row.answer}
             reason = row.asked.finish_reason or "unknown"
             answer = {"role": "assistant", "parts": [part], "finish_reason": reason}
-            found["gen_ai.output.messages"] = json.dumps([answer], ensure_ascii=False)
+            found["gen_ai.output.messages"] = _to_json([answer])
         return found
 
 
@@ -128,7 +134,7 @@ def _messages(text: str) -> str:
     except ValueError:  # scrubbing may have changed more than the texts in it
         messages = [{"role": "user", "content": text}]
     shown = [{"role": one["role"], "parts": _parts(one["content"])} for one in messages]
-    return json.dumps(shown, ensure_ascii=False)
+    return _to_json(shown)
 
 
 def _parts(content: Any) -> list[Any]:

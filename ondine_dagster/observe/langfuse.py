@@ -84,21 +84,23 @@ class LangfuseVocabulary(Vocabulary):
             **_metadata(metadata),
         }
 
-    def row(self, request: Request, partition: str, row: Row) -> Attributes:
-        """Return the attributes of a row's span, without texts."""
+    def row(self, request: Request, row: Row) -> Attributes:
+        """Return what is said of a row of a pack alone, without texts."""
         asked = row.asked
         metadata: dict[str, Value | None] = {
-            "partition": partition,
             "row_key": row.key,
-            "attempt": request.number,
             "verdict": asked.verdict,
             "error_code": asked.code or (request.code if asked.failed else None),
             "finish_reason": asked.finish_reason,
             "cost_share_usd": None if asked.cost_share is None else usd(asked.cost_share),
         }
+        return _metadata(metadata) | _level(why_row_failed(request, row))
+
+    def row_common(self, request: Request, partition: str) -> Attributes:
+        """Return what is said of the rows of many packs."""
         found = self._trace(request.run_id, request.dataset, partition)
         found[_TYPE] = "span"
-        return found | _metadata(metadata) | _level(why_row_failed(request, row))
+        return found | _metadata({"partition": partition, "attempt": request.number})
 
     def texts(self, row: Row) -> dict[str, str]:
         """Return what was sent for a row, and what came back."""

@@ -51,13 +51,13 @@ class Row(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What the spans of many requests share; `partition` is scrubbed, `common` that of `Span`."""
+    """What the spans of many requests share: `common` of requests, and of the rows of packs."""
 
     trace_id: bytes
     parent_id: bytes
     name: str
-    partition: str
     common: Mapping[str, Value]
+    row_common: Mapping[str, Value]
 
 
 class Vocabulary:
@@ -74,8 +74,9 @@ class Vocabulary:
             if len(self._shared) == _MOST_SHARED:
                 self._shared.clear()
             partition, trace = scrub(request.partition or ""), request.trace_id
-            name, common = f"chat {request.model_requested}", self.common(request, partition)
-            found = Shared(trace, root_span_id(trace), name, partition, common)
+            commons = self.common(request, partition), self.row_common(request, partition)
+            name = f"chat {request.model_requested}"
+            found = Shared(trace, root_span_id(trace), name, *commons)
             self._shared[request.alike] = found
         return found
 
@@ -91,8 +92,12 @@ class Vocabulary:
         """Return what is said of many requests: made of what `shared` compares."""
         raise NotImplementedError
 
-    def row(self, request: Request, partition: str, row: Row) -> Attributes:
-        """Return the attributes of a row's span, without texts."""
+    def row(self, request: Request, row: Row) -> Attributes:
+        """Return what is said of a row of a pack alone, without texts."""
+        raise NotImplementedError
+
+    def row_common(self, request: Request, partition: str) -> Attributes:
+        """Return what is said of the rows of many packs: made of what `shared` compares."""
         raise NotImplementedError
 
     def texts(self, row: Row) -> dict[str, str]:
@@ -145,8 +150,9 @@ def _row_span(request: Request, row: Row, above: Span, shared: Shared, words: Vo
         name="row",
         started=above.started,
         ended=above.ended,
-        attributes=words.row(request, shared.partition, row),
+        attributes=words.row(request, row),
         texts=words.texts(row),
+        common=shared.row_common,
         error=why_row_failed(request, row),
     )
 
