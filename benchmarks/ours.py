@@ -11,6 +11,8 @@ import pstats
 import sys
 import tempfile
 import threading
+import time
+from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.reviews import NAME
@@ -32,6 +34,7 @@ def main() -> None:
             _print_bodies(bench, Lake(Path(folder) / "lake"))
             return
         profiles = _profile_threads() if mode == "--profile" else {}
+        threads = {} if mode == "--profile" else _time_threads()
         measured = bench.materialize(*TRIO)
         close_ledger(Path(folder) / "ledger.sqlite")
     print(
@@ -41,6 +44,7 @@ def main() -> None:
                 "wall_s": measured.wall,
                 "cpu_s": measured.cpu,
                 "max_rss_mb": peak_mb(),
+                "threads_s": threads,
             }
         )
     )
@@ -55,6 +59,19 @@ def _print_bodies(bench: Bench, lake: Lake) -> None:
         messages = lake.read(NAME, "prompts", partition, ["messages"]).column(0).to_pylist()
         for one in messages:
             sys.stdout.buffer.write(provider.body(one, provider.ceiling) + b"\n")
+
+
+def _time_threads() -> dict[str, float]:
+    """Note the seconds of CPU of each thread that ends, by its name."""
+    seconds: dict[str, float] = defaultdict(float)
+    plain_run = threading.Thread.run
+
+    def run(thread: threading.Thread) -> None:
+        plain_run(thread)
+        seconds[thread.name] += time.thread_time()
+
+    threading.Thread.run = run  # type: ignore[method-assign, assignment]
+    return seconds
 
 
 def _profile_threads() -> dict[str, cProfile.Profile]:
