@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from ondine_dagster.assets.explain import RowStory, explain_row
 from ondine_dagster.cli.explain import document
 from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.history import requests_for_row
 from ondine_dagster_tests.workbench import Bench, MakeBench, numbered
 
 ONCE = "[[token=t{n}]][[fault=null_content times=1]] row {n}"
@@ -106,3 +108,20 @@ def test_rows_that_were_never_asked(make_bench: MakeBench) -> None:
     assert story(bench, "r1").place == "not run yet"
     with pytest.raises(OndineError, match="has no row 'r9', and none was ever asked"):
         story(bench, "r9")
+
+
+def test_one_row_is_found_without_a_look_at_every_request(make_bench: MakeBench) -> None:
+    """With a million requests the join of all of them took three seconds."""
+    bench = make_bench(numbered(2))
+    bench.run_missing()
+    asked: list[tuple[str, Any]] = []
+    keys = [row["answer_key"] for row in bench.rows("prompts")]
+    with bench.ledger.database.read() as connection:
+        sa.event.listen(
+            connection, "before_cursor_execute", lambda *args: asked.append((args[2], args[3]))
+        )
+        assert len(requests_for_row(connection, "notes", "r1", keys)) == 2
+        [(statement, values)] = asked
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
+    scanned = [detail for *_, detail in plan if detail.startswith("SCAN")]
+    assert "SCAN asks" in scanned and "attempts" not in str(scanned), plan
