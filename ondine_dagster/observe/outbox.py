@@ -156,8 +156,8 @@ def _runs(places: Sequence[int]) -> Iterator[tuple[int, int]]:
     yield first, last
 
 
-def waiting_roots(connection: Connection, most: int) -> list[Root]:
-    """Return root spans that are new, or longer than when they were sent."""
+def waiting_roots(connection: Connection, after: bytes, most: int) -> list[Root]:
+    """Return root spans that are new, or longer than when they were sent, in order of their ids."""
     columns = (
         _r.trace_id,
         _r.run_id,
@@ -167,7 +167,8 @@ def waiting_roots(connection: Connection, most: int) -> list[Root]:
         _r.started,
         _r.ended,
     )
-    statement = sa.select(*columns).where(_ROOT_IS_WAITING).limit(most)
+    where = (_ROOT_IS_WAITING, _r.trace_id > after)
+    statement = sa.select(*columns).where(*where).order_by(_r.trace_id).limit(most)
     return [Root(*row) for row in connection.execute(statement)]
 
 

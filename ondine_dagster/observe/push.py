@@ -22,7 +22,7 @@ from ondine_dagster.observe.destination import Destination
 from ondine_dagster.observe.genai import GenAiVocabulary
 from ondine_dagster.observe.langfuse import LangfuseVocabulary
 from ondine_dagster.observe.otlp import Answer, Delivered, Refused, Unavailable
-from ondine_dagster.observe.requests import AskedRow, Request
+from ondine_dagster.observe.requests import AskedRow, Request, Root
 from ondine_dagster.observe.scrubbing import scrubbed_messages
 from ondine_dagster.observe.spans import (
     Row,
@@ -135,7 +135,7 @@ class Pusher:
                 for load in self._loads(self._sampled(requests, done)):
                     self._deliver(load, done, left)
             if roots:
-                self._push_roots(left)
+                worked |= self._push_roots(left)
         except _NotNowError as reason:
             done.trouble = str(reason)
         if worked or done.trouble:
@@ -237,16 +237,20 @@ class Pusher:
         else:
             done.refused += len(load.requests)
 
-    def _push_roots(self, left: SecondsLeft) -> None:
-        while True:
-            with self._database.read() as connection:
-                roots = outbox.waiting_roots(connection, _POST_SPANS)
-            if not roots:
-                return
+    def _push_roots(self, left: SecondsLeft) -> bool:
+        """Send the root spans that wait, each once; return whether any did."""
+        last = b""  # a run that goes on makes them longer meanwhile: those are sent another time
+        while roots := self._roots_after(last):
             spans = [root_span(one, self._words, self._scrubber_of(one.dataset)) for one in roots]
             if isinstance(answer := self._post(spans, left), Refused):
                 raise _NotNowError(f"{self._destination.url} {answer.why} to root spans")
             outbox.mark_roots(self._database, roots)
+            last = roots[-1].trace_id
+        return bool(last)
+
+    def _roots_after(self, last: bytes) -> list[Root]:
+        with self._database.read() as connection:
+            return outbox.waiting_roots(connection, last, _POST_SPANS)
 
     def _post(self, spans: Sequence[Span], left: SecondsLeft) -> Delivered | Refused:
         """Send spans; wait where the host asks for that and there is time."""

@@ -17,7 +17,7 @@ from ondine_dagster.observe.outbox import EXPORTED, LEFT_OUT, REFUSED, WAITING
 from ondine_dagster.observe.push import Pushed
 from ondine_dagster.observe.spans import Span
 from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
-from ondine_dagster_tests.ledger.builders import execute
+from ondine_dagster_tests.ledger.builders import answered, execute, go, request
 from ondine_dagster_tests.observe.pushing import InMemory, destination, fill, push, states
 from ondine_dagster_tests.observe.trace_host import Says, TraceHost
 
@@ -282,6 +282,33 @@ def test_only_what_ended_since_is_sent_again(ledger: Ledger) -> None:
     push(ledger.database, destination(), InMemory())
     assert outbox.queue_again(ledger.database, since_ms=5_000_000) == 3
     assert states(ledger.database)[WAITING] == 3
+
+
+def test_a_root_that_a_run_goes_on_to_lengthen_is_sent_once_by_each_push(ledger: Ledger) -> None:
+    fill(ledger.database, 1)
+
+    class Meanwhile(InMemory):
+        def post(self, spans: Sequence[Span], seconds: float) -> Answer:
+            if spans[0].parent_id is None:
+                execute(ledger.database, "UPDATE traces SET ended = ended + 1, exported = 0")
+            return super().post(spans, seconds)
+
+    memory = Meanwhile()
+    for roots in (1, 2):
+        push(ledger.database, destination(), memory)
+        ends = [one.ended for one in memory.spans if not one.parent_id]
+        assert len(ends) == roots
+    assert ends[0] < ends[1]
+
+
+def test_roots_alone_are_a_push_too(ledger: Ledger) -> None:
+    """Of errors only, where there are none."""
+    ledger.settle(answered(go(ledger, request("q", trace_percent=0.0))))
+    memory = InMemory()
+    assert push(ledger.database, destination(sample_percent=0.0), memory) == Pushed()
+    assert [one.parent_id for one in memory.spans] == [None]
+    with ledger.database.read() as connection:
+        assert outbox.status(connection).last_push_ms is not None
 
 
 def test_two_do_not_push_at_once(ledger: Ledger) -> None:
