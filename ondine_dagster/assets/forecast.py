@@ -61,7 +61,8 @@ def _measured(estimate: Estimate, at_once: int, latency: float, known: Learnt) -
     how = "measured"
     if fuller > _FULLER:
         latency *= fuller
-        how += f" with {known.rows_per_request:.3g} rows a request, and longer for more"
+        asked = f"{known.rows_per_request:.3g} rows" if known.rows_per_request > 1 else "one row"
+        how += f" with {asked} a request, and longer for more"
     seconds = -(-estimate.requests // at_once) * latency
     return Duration(f"{latency:.3g} s a request, {at_once} at once ({how})", seconds)
 

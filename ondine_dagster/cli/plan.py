@@ -182,9 +182,12 @@ def _remarks(plan: _Plan) -> Iterator[str]:
     if found.everything.requests and not found.everything.most:
         yield f"{provider.model} is free: its prices are 0."
     if known := found.learnt:
+        packed = found.everything.rows > found.everything.requests
+        used = (known.together if packed else None) or known
+        said = " to a single row" if packed and used is known else ""
         yield (
-            f"Tokens: {known.tokens_per_byte:.3g} per byte of a request and "
-            f"{known.completion_tokens:.3g} per answer, learnt from "
+            f"Tokens: {used.tokens_per_byte:.3g} per byte of a request and "
+            f"{used.completion_tokens:.3g} per answer{said}, learnt from "
             f"{plural(known.answers, 'answer')} of {provider.identity}."
         )
     else:

@@ -6,11 +6,11 @@ rename, unite and narrow, and cost nothing to change.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ondine_dagster.patterns import OwnPattern
 from ondine_dagster.spec.accept import (
     Accept,
     AcceptList,
@@ -214,7 +214,7 @@ class OutputField(NestedField):
         """Return whether a rule and what the model may give have nothing in common."""
         rule, allowed = self.accept, self.enum
         if isinstance(rule, AcceptPattern):
-            fits = re.compile(rule.pattern).fullmatch
+            fits = OwnPattern(rule.pattern).fullmatch
             return allowed is not None and not any(fits(str(value)) for value in allowed)
         if not isinstance(rule, AcceptRange):
             return False
