@@ -18,6 +18,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.history import RowRequest, requests_for_row
+from ondine_dagster.ledger.identity import text_digest
 from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster.llm.reask import conversation
 from ondine_dagster.observe.scrubbing import scrubbed, scrubbed_messages
@@ -67,8 +68,9 @@ def explain_row(pipeline: Pipeline, lake: Lake, ledger_path: Path, row_key: str)
     """
     partition = _partition(lake, pipeline.name, row_key)
     prompt = _row(lake, pipeline.name, "prompts", partition, row_key) or {}
-    questions = _questions(pipeline, prompt)
     with reading(ledger_path) as connection:
+        pipeline.keys.look(connection)
+        questions = _questions(pipeline, prompt)
         found = (
             []
             if connection is None
@@ -115,9 +117,12 @@ def _found(
 
 def _questions(pipeline: Pipeline, prompt: Mapping[str, Any]) -> dict[bytes, str]:
     """Return the keys under which the row is asked as it is declared now, and what each is."""
-    key, digest = prompt.get("answer_key"), prompt.get("messages_digest")
-    if key is None or digest is None:
+    key, messages = prompt.get("answer_key"), prompt.get("messages")
+    if key is None or messages is None:
         return {}
+    if messages == UNREADABLE:
+        return {key: "its question"}
+    digest = text_digest(messages)
     several = pipeline.dataset.samples > 1
     found = {key: "sample 1" if several else "its question"}
     for number in range(1, pipeline.dataset.samples):

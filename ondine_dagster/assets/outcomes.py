@@ -39,6 +39,12 @@ def refuse_other_declaration(pipeline: Pipeline, partition: str, notes: Mapping[
             f"{pipeline.name} {partition}: `prompts` was rendered under another declaration: "
             "prompt, llm or output fields differ. Materialize `prompts` with `responses`."
         )
+    if not pipeline.keys.made(notes):
+        raise OndineError(
+            f"{pipeline.name} {partition}: the answer keys in `prompts` are not made as the ledger "
+            "makes them now, so that paid answers would not be found. Run `ondine-dagster rekey`, "
+            "or materialize `prompts` with `responses`: both ask nobody for what is paid."
+        )
 
 
 def refuse_other_rows(

@@ -121,6 +121,7 @@ class Outlook:
         self.seen: set[bytes] = set()
         self._pipeline = pipeline
         self._connection = connection
+        pipeline.keys.look(connection)
         self._ceiling = pipeline.highest_ceiling
         self._max_unknown = 0 if limits.on_unknown == "hold" else limits.max_unknown
 

@@ -40,6 +40,7 @@ from ondine_dagster.assets.samples import read_row
 from ondine_dagster.assets.slow_code import WatchedReader
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
+from ondine_dagster.ledger.key_secret import KEYS_NOTE
 from ondine_dagster.llm.answers import Values
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.llm.rejection import Rejection
@@ -198,7 +199,9 @@ class PartitionFiles:
     def _metadata(self) -> dict[str, str]:
         return {
             **{name: self._notes[name] for name in _PASSED_ON},
-            **{name: self._notes[name] for name in (PRIVACY_NOTE,) if name in self._notes},
+            **{
+                name: self._notes[name] for name in (PRIVACY_NOTE, KEYS_NOTE) if name in self._notes
+            },
             "ondine.local_version": self._pipeline.local_version,
             "ondine.outcomes": self._content.hexdigest(),
             "ondine.rows": str(self.counts.rows),

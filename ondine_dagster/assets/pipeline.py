@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondine_dagster.assets.answer_code import answer_code, with_fields_of
+from ondine_dagster.assets.ledger_keys import LedgerKeys
 from ondine_dagster.assets.observer import observer_class
 from ondine_dagster.assets.partition_counts import RESPONSES
 from ondine_dagster.assets.slow_code import WatchedReader
@@ -57,6 +58,7 @@ class Pipeline:
         self.name = dataset.name
         self.declared_in = declared_in
         self.project_root = project_root
+        self.keys = LedgerKeys()
         try:
             # the model or the function of the user's own that reads answers, where there is one
             self._code = answer_code(dataset.output, self.folders)
@@ -158,6 +160,8 @@ class Pipeline:
             return lake.path(self.name, RESPONSES, files[0]).parent.parent if files else None
 
         ledger.bind_dataset(self.name, self.declared_in, answers)
+        with ledger.database.read() as connection:
+            self.keys.look(connection)
 
     def check_price(self) -> None:
         """Refuse a model whose price nobody knows; the message says how to give one."""
@@ -342,12 +346,13 @@ class Pipeline:
     def sample_key(self, messages_digest: bytes, sample: int) -> bytes:
         """Return the answer key of one of several questions with these messages."""
         digests = (self.model_digest, self.sampling_digest, self.schema_digest)
-        return answer_key(messages_digest, *digests, sample)
+        return answer_key(messages_digest, *digests, sample, self.keys.secret)
 
     def fallback_key(self, messages_digest: bytes, sample: int = 0) -> bytes:
         """Return the answer key under which the fallback answers these messages."""
         model, sampling = self._fallback_digests
-        return answer_key(messages_digest, model, sampling, self.schema_digest, sample)
+        digests = (model, sampling, self.schema_digest)
+        return answer_key(messages_digest, *digests, sample, self.keys.secret)
 
     @cached_property
     def voted(self) -> frozenset[str]:

@@ -153,7 +153,8 @@ def _rendered(pipeline: Pipeline, lake: Lake, partition: str, content_hash: str)
         pipeline.question_version,
         content_hash,
     )
-    return same and readable(lake.path(pipeline.name, "prompts", partition), notes)
+    file = lake.path(pipeline.name, "prompts", partition)
+    return same and pipeline.keys.made(notes) and readable(file, notes)
 
 
 def _stored(

@@ -32,7 +32,7 @@ from ondine_dagster.assets.stage import stage
 from ondine_dagster.assets.staleness import Earlier
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.estimates import Estimate, Estimator
-from ondine_dagster.ledger.identity import answer_key, text_digest
+from ondine_dagster.ledger.identity import text_digest
 from ondine_dagster.llm.attachments import Attachment
 from ondine_dagster.llm.cleaning import Cleaner
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
@@ -114,7 +114,7 @@ def write_prompts(
             needed = list(needs(outlook, earlier, columns))
             if missing is not None:
                 row_keys = batch.column("_row_key").to_pylist()
-                missing.look(row_keys, columns["messages_digest"], needed)
+                missing.look(row_keys, columns["messages"], needed)
             for row in needed:
                 questions.add(row)
                 counts.paid += row.need is Need.PAID
@@ -134,6 +134,7 @@ def write_prompts(
                 CLEANED_NOTE: cleaned_note(counts.cleaned),
                 **estimate_notes(counts.estimate, run_id),
                 **PromptRedactor(pipeline).notes(),
+                **pipeline.keys.notes,
             }
         )
     return counts
@@ -167,14 +168,15 @@ def prompt_columns(
     messages = [None if isinstance(one, RenderError) else one for one in rendered]
     problems = [one if isinstance(one, RenderError) else None for one in rendered]
     digests = [None if one is None else text_digest(one) for one in messages]
+    hidden = pipeline.keys.hidden
     constant = (pipeline.model_digest, pipeline.sampling_digest, pipeline.schema_digest)
     return {
         "_row_key": batch.column("_row_key"),
         "_position": batch.column("_position"),
         "messages": messages,
-        "answer_key": [None if one is None else answer_key(one, *constant) for one in digests],
+        "answer_key": [None if one is None else pipeline.sample_key(one, 0) for one in digests],
         "estimated_tokens": [0 if one is None else estimator.tokens_of(one) for one in messages],
-        "messages_digest": digests,
+        "messages_digest": [None if one is None else hidden(one) for one in digests],
         "model_digest": [constant[0]] * rows,
         "sampling_digest": [constant[1]] * rows,
         "schema_digest": [constant[2]] * rows,

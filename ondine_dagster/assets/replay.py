@@ -23,6 +23,7 @@ from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.samples import put_together, with_samples
 from ondine_dagster.engine.rows import Chunk, Outcome, PartitionFeed, Question, RowOutcome, stored
 from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.identity import text_digest
 from ondine_dagster.privacy.scrubbing import Scrub
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import plural
@@ -83,20 +84,20 @@ class Missing:
         self._rows: list[tuple[str, str | None]] = []
 
     def look(
-        self, row_keys: Sequence[str], messages: Sequence[bytes | None], needs: Sequence[RowNeed]
+        self, row_keys: Sequence[str], messages: Sequence[str | None], needs: Sequence[RowNeed]
     ) -> None:
-        """Take in what rows need; `messages` are the digests of those that they are asked."""
+        """Take in what rows need; `messages` are those that they are asked."""
         for row_key, asked, one in zip(row_keys, messages, needs, strict=True):
             if one.need not in _RECORDED and not self._is_recorded(row_key, asked):
                 self._rows.append((row_key, one.reason))
 
-    def _is_recorded(self, row_key: str, messages: bytes | None) -> bool:
+    def _is_recorded(self, row_key: str, messages: str | None) -> bool:
         recorded = self._recorded.get(row_key)
         if recorded is None or messages is None:
             return False
-        pipeline = self._pipeline
-        fallback = pipeline.fallback_llm is not None and pipeline.fallback_key(messages)
-        return recorded in (pipeline.sample_key(messages, 0), fallback)
+        pipeline, digest = self._pipeline, text_digest(messages)
+        fallback = pipeline.fallback_llm is not None and pipeline.fallback_key(digest)
+        return recorded in (pipeline.sample_key(digest, 0), fallback)
 
     def refuse(self) -> None:
         """Raise NotRecorded where there are such rows: it names them, and what differs."""

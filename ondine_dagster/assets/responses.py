@@ -167,20 +167,19 @@ def _materialize(
         return
     mode = mode_of(context.run.tags)
     retry = retry_of(context.run.tags, pipeline, lake, run_scope(context))
+    llm: LLMProviderResource = context.resources.ondine_llm
+    pipeline.bind(llm.ledger(), lake)
     # what verify asks again is what the files say that was asked
     rows = 0 if mode is Mode.VERIFY else check_prompts(pipeline, lake, partitions)
-    llm: LLMProviderResource = context.resources.ondine_llm
     if mode is Mode.REPLAY:
         if retry is not None:
             raise OndineError(f"{MODE_TAG} is replay, which asks nobody: nothing is retried.")
-        pipeline.bind(llm.ledger(), lake)
         recorded = replayed(pipeline, llm.ledger(), lake, partitions)
         write_partitions(pipeline, lake, recorded, wanted, done.partition)
         return
     budgets: BudgetController = context.resources.ondine_budgets
     done.trace_host = llm.trace_host()
     ledger, scope = llm.ledger(), run_scope(context)
-    pipeline.bind(ledger, lake)
     limits = budgets.declare(ledger, pipeline.dataset)
     if mode is Mode.VERIFY:
         _verify(context, pipeline, lake, limits, done, signals)
@@ -319,8 +318,8 @@ def check_prompts(pipeline: Pipeline, lake: Lake, partitions: Sequence[str]) -> 
     count = 0
     for partition in partitions:
         with closing(lake.open(pipeline.name, "prompts", partition)) as prompts:
-            refuse_other_declaration(pipeline, partition, prompts.metadata)
             prompts.refuse_other_key()
+            refuse_other_declaration(pipeline, partition, prompts.metadata)
             rows = lake.metadata(pipeline.name, "raw_rows", partition)
             refuse_other_rows(pipeline, partition, rows, prompts.metadata)
             count += prompts.rows

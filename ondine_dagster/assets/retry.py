@@ -31,6 +31,7 @@ from ondine_dagster.engine.rows import (
 )
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.estimates import Estimate, Estimator
+from ondine_dagster.ledger.identity import text_digest
 from ondine_dagster.ledger.learnt import learnt
 from ondine_dagster.ledger.lookup import look_up, paid_in, usable
 from ondine_dagster.ledger.pack_estimates import Size
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 RETRY_TAG = "ondine/retry"
 _PROMPTS = "prompts"
 _SAME_ROWS = ("ondine.order", "ondine.content_hash")
-_NAMES = ("_row_key", "answer_key", "messages", "messages_digest")
+_NAMES = ("_row_key", "answer_key", "messages")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ class Retry:
 
     def plan(self, partitions: Sequence[str], connection: Connection | None) -> RetryPlan:
         """Return what `chunks` would ask for. Reads only; without a ledger nothing is known."""
+        self._pipeline.keys.look(connection)
         plan, seen = RetryPlan(), set[bytes]()
         alone, together, groups = Counter[Size](), Counter[Size](), list[int]()
         known = learnt(connection, self.provider, self._pipeline.name) if connection else None
@@ -329,7 +331,7 @@ class Retry:
         number: int,
         why: tuple[str, str],
     ) -> Question:
-        pipeline, digest = self._pipeline, prompt["messages_digest"]
+        pipeline, digest = self._pipeline, text_digest(prompt["messages"])
         key = prompt["answer_key"] if number == 0 else pipeline.sample_key(digest, number)
         if pipeline.fallback is not None:
             key = pipeline.fallback_key(digest, number)
@@ -349,6 +351,13 @@ class Retry:
         asked = lake.metadata(name, RESPONSES, partition)
         refuse_purged(name, partition, asked)
         prompts = lake.open(name, _PROMPTS, partition)
+        if not self._pipeline.keys.made(asked):
+            raise _refused(
+                prompts,
+                f"{name} {partition}: the answer keys in `responses` are not made as the ledger "
+                "makes them now. Bring them over: ondine-dagster rekey. Where that does not help, "
+                f"run it: ondine-dagster run {name} --partition {partition}",
+            )
         for notes in (asked, prompts.metadata):
             if notes["ondine.question_version"] != self._pipeline.question_version:
                 raise _refused(

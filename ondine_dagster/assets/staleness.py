@@ -41,7 +41,10 @@ class Earlier:
         if same_question and same_rows and not unanswered:
             self._digests = None
         else:
-            self._digests = _pairs(lake, name, _PROMPTS, partition, "messages_digest")
+            self._digests = {
+                key: one and pipeline.keys.brought_over(one, prompts)
+                for key, one in _pairs(lake, name, _PROMPTS, partition, "messages_digest").items()
+            }
         if self._digests and unanswered:
             for key, outcome in _pairs(lake, name, RESPONSES, partition, "outcome").items():
                 if outcome in _NOT_ASKED:

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger.key_secret import key_secret
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.rekey import rekey
 from ondine_dagster.settings import load_settings
+from ondine_dagster.storage.keyed_files import key_files
 from ondine_dagster.storage.rekeyed_files import rekey_files
 from ondine_dagster.wording import plural
 
@@ -24,11 +26,19 @@ def rekey_command(*, lost: bool, off: bool) -> int:
     try:
         done = rekey(ledger, lost=lost, off=off)
         name = ledger.database.sealing.namespace
+        with ledger.database.read() as connection:
+            secret = key_secret(connection)
+        keyed = 0 if secret is None else key_files(settings.lake_root, secret)
         files = rekey_files(settings.lake_root)
     finally:
         ledger.close()
     now = f"encrypted under key {name.hex()}" if name else "not encrypted any more"
     click.echo(f"{plural(done.texts, 'text')} brought over: {path} is {now}.")
+    if keyed:
+        click.echo(
+            f"Answer keys of the ledger and of {plural(keyed, 'file')} of the lake are made under "
+            "the ledger's own secret from now on."
+        )
     if files.files:
         click.echo(f"{plural(files.files, 'file')} of the lake brought over.")
     if files.problems:

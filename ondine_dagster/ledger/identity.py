@@ -1,11 +1,12 @@
 """Who is who: digests of what decides an answer, the answer key, and ids.
 
 Frozen: a change here would pay every answer again. The golden vectors in the tests guard it; a new
-way of keying needs a new `KEY_VERSION` that looks up the old keys too.
+way of keying has to be made of the old keys, as `keyed` is, so that those can be brought over.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import threading
@@ -14,7 +15,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-KEY_VERSION = 1
+KEY_VERSION = 1  # plain hashes
+KEYED_VERSION = 2  # of these, an HMAC under the secret of a ledger
 
 
 def canonical_json(value: Any) -> str:
@@ -53,17 +55,31 @@ def text_digest(canonical: str) -> bytes:
 
 
 def answer_key(
-    messages: bytes, model: bytes, sampling: bytes, wire_schema: bytes, sample: int = 0
+    messages: bytes,
+    model: bytes,
+    sampling: bytes,
+    wire_schema: bytes,
+    sample: int = 0,
+    secret: bytes | None = None,
 ) -> bytes:
     """Return the identity of a question (32 bytes) from the four digests of what decides it.
 
-    Sha256 over the canonical JSON of the digests in hex. Not in it: address, key, partition,
-    position, run, ceilings, timeouts and everything local.
+    Sha256 over the canonical JSON of the digests in hex, `keyed` where the ledger has a secret. Not
+    in it: address, key, partition, position, run, ceilings, timeouts and everything local.
     """
-    return sha256(
+    key = sha256(
         f'{{"key_version":{KEY_VERSION},"messages":"{messages.hex()}","model":"{model.hex()}",'
         f'"sample":{sample},"sampling":"{sampling.hex()}","schema":"{wire_schema.hex()}"}}'.encode()
     ).digest()
+    return key if secret is None else keyed(key, secret)
+
+
+def keyed(hashed: bytes, secret: bytes) -> bytes:
+    """Return a key or digest (32 bytes) that says nothing to who does not have the secret.
+
+    HMAC with sha256 (RFC 2104). Made of the plain hash, so that old keys can be brought over.
+    """
+    return hmac.digest(secret, b'{"key_version":%d}' % KEYED_VERSION + hashed, "sha256")
 
 
 def id_at(milliseconds: int) -> bytes:

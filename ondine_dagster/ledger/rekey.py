@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import payloads, schema
+from ondine_dagster.ledger.key_secret import bring_keys_over
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.sealing import NAMESPACE_BYTES, Unreadable, bound_key, set_bound_key
 from ondine_dagster.ledger.statements import Prepared
@@ -46,6 +47,8 @@ class Rekeyed:
 def rekey(ledger: Ledger, *, lost: bool = False, off: bool = False) -> Rekeyed:
     """Seal all texts under the key in force; with `off` and without one, open them for good.
 
+    Answer keys are brought over to the secret of the ledger first, and stay like that.
+
     The ledger is open whatever its key is. Raises OndineError where the key of the ledger is
     neither given nor said to be `lost`, and while other processes use the ledger.
     """
@@ -66,6 +69,7 @@ def rekey(ledger: Ledger, *, lost: bool = False, off: bool = False) -> Rekeyed:
             "given. Set ONDINE_OLD_ENCRYPTION_KEY to it. Where it is lost for good, give --lost: "
             "its answers stay unreadable, and are not asked again."
         )
+    bring_keys_over(database, begin=not off)
     done, last, steps = Rekeyed(), b"", Steps()
     while True:
         with database.write() as connection, steps.timed():

@@ -18,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import schema
+from ondine_dagster.ledger.key_secret import make_secret
 from ondine_dagster.settings import EncryptionKeys, encryption_keys
 
 if TYPE_CHECKING:
@@ -125,10 +126,11 @@ def bind_key(connection: Connection, ledger: Path, used: Sealing) -> None:
     is sent, and before a text is written that somebody could read, or nobody.
     """
     bound = bound_key(connection)
-    if bound == used.namespace:
-        return
-    if bound is None:
-        set_bound_key(connection, used.namespace)
+    if bound is None or bound == used.namespace:
+        if bound != used.namespace:
+            set_bound_key(connection, used.namespace)
+        if used.namespace is not None:
+            make_secret(connection)
         return
     if used.namespace is None:
         raise OndineError(

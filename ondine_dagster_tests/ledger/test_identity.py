@@ -9,9 +9,11 @@ import pytest
 
 from ondine_dagster.ledger.identity import (
     KEY_VERSION,
+    KEYED_VERSION,
     answer_key,
     canonical_json,
     digest,
+    keyed,
     new_id,
     text_digest,
 )
@@ -44,6 +46,22 @@ def test_answer_keys_are_what_they_were_in_the_first_release() -> None:
         answer_key(*parts, sample=1).hex()
         == "72c90c0f696dc22b05203e1bba68d837ec457ab45dffb827f637fedb1e842874"
     )
+
+
+def test_keys_under_a_secret_are_what_they_were_in_their_first_release() -> None:
+    """Made of the plain ones: what was paid under these is found by bringing them over."""
+    assert KEYED_VERSION == 2
+    parts = [digest(part) for part in (MESSAGES, "openai_compatible/m", {}, None)]
+    secret = bytes(range(32))
+    for sample, expected in enumerate(
+        (
+            "322f78f2445145683346c0a95ee88f01e5e726e875835c8c6cbf33cef42764f2",
+            "93ea7d4a3f0c6a09b3c1048aded5f3d6e267e3b9a50fe3f8f5a2c1fdc460c4db",
+        )
+    ):
+        assert answer_key(*parts, sample, secret).hex() == expected
+        assert keyed(answer_key(*parts, sample), secret).hex() == expected
+    assert answer_key(*parts, 0, bytes(32)) != answer_key(*parts, 0, secret)
 
 
 def test_every_part_decides_the_answer_key() -> None:
