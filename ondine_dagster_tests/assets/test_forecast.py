@@ -129,7 +129,7 @@ def test_more_rows_in_a_request_take_longer_than_was_measured() -> None:
     (found,) = durations(PACKS, limits, alone, None)
     assert (found.seconds, found.why) == (
         100,  # 2 after one another, each 25 times 2 seconds
-        "50 s a request, 2 at once (measured with 1 rows a request, and longer for more)",
+        "50 s a request, 2 at once (measured with one row a request, and longer for more)",
     )
     (found,) = durations(PACKS, limits, replace(LEARNT, rows_per_request=25), None)
     assert (found.seconds, found.why) == (4, "2 s a request, 2 at once (measured)")
