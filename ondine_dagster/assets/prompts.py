@@ -114,7 +114,8 @@ def write_prompts(
             needed = list(needs(outlook, earlier, columns))
             if missing is not None:
                 row_keys = batch.column("_row_key").to_pylist()
-                missing.look(row_keys, columns["messages"], needed)
+                messages, codes = columns["messages"], columns["error_code"]
+                missing.look(row_keys, messages, codes, needed)
             for row in needed:
                 questions.add(row)
                 counts.paid += row.need is Need.PAID

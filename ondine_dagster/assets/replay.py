@@ -84,12 +84,27 @@ class Missing:
         self._rows: list[tuple[str, str | None]] = []
 
     def look(
-        self, row_keys: Sequence[str], messages: Sequence[str | None], needs: Sequence[RowNeed]
+        self,
+        row_keys: Sequence[str],
+        messages: Sequence[str | None],
+        codes: Sequence[str | None],
+        needs: Sequence[RowNeed],
     ) -> None:
-        """Take in what rows need; `messages` are those that they are asked."""
-        for row_key, asked, one in zip(row_keys, messages, needs, strict=True):
-            if one.need not in _RECORDED and not self._is_recorded(row_key, asked):
-                self._rows.append((row_key, one.reason))
+        """Take in what rows need.
+
+        `messages` are those that they are asked, `codes` say why there are none.
+        """
+        for row_key, asked, code, one in zip(row_keys, messages, codes, needs, strict=True):
+            if code is not None and self._recorded.get(row_key) is not None:
+                self._rows.append((row_key, f"it has no prompt any more: {code}"))
+            elif one.need not in _RECORDED and not self._is_recorded(row_key, asked):
+                self._rows.append((row_key, one.reason or self._other_file(row_key)))
+
+    def _other_file(self, row_key: str) -> str | None:
+        """Return why a row of the same declaration is asked something else; None: it is not."""
+        if row_key not in self._recorded or not self._pipeline.dataset.prompt.attached:
+            return None
+        return "its image or document is another one"
 
     def _is_recorded(self, row_key: str, messages: str | None) -> bool:
         recorded = self._recorded.get(row_key)
@@ -198,8 +213,11 @@ def _same(old: RowOutcome, new: RowOutcome) -> bool:
     )
 
 
-def _recorded_keys(pipeline: Pipeline, lake: Lake, partition: str) -> dict[str, bytes]:
-    """Return the questions of rows as `responses` has them, where it is of the present question."""
+def _recorded_keys(pipeline: Pipeline, lake: Lake, partition: str) -> dict[str, bytes | None]:
+    """Return the questions of rows as `responses` has them, where it is of the present question.
+
+    None: the row was not asked.
+    """
     name = pipeline.name
     if not lake.exists(name, RESPONSES, partition):
         return {}

@@ -11,6 +11,7 @@ import pytest
 
 from ondine_dagster.engine.engine import Engine
 from ondine_dagster.engine.transport import Transport
+from ondine_dagster_tests.small_files import png
 from ondine_dagster_tests.workbench import (
     PARTITIONED,
     PROMPTS,
@@ -143,3 +144,34 @@ def test_a_fallback_is_replayed_and_other_modes_are_refused(
     wrong = failure_of(bench.run(tags={"ondine/mode": "rewind"}, raise_on_error=False))
     assert "must be one of: live, replay, verify" in wrong
     assert charged() == 0
+
+
+def test_a_file_of_a_row_that_is_gone_or_another_one_is_a_miss(
+    make_bench: MakeBench, charged: Callable[[], int], no_network: Callable[[], Any]
+) -> None:
+    """A row that had an answer must not become one that was never asked."""
+    rows = [{**row, "photo": f"{row['id']}.png"} for row in numbered(3)]
+    images = [{"column": "photo"}]
+    bench = make_bench(rows, prompt={"template": "{{ text }}", "images": images})
+    photos = [bench.folder / row["photo"] for row in rows]
+    for size, photo in enumerate(photos[:2], 10):
+        photo.write_bytes(png(size, size))
+    bench.run_missing()
+    assert charged() == 2
+    before = tables(bench)
+
+    photos[0].unlink()
+    photos[1].write_bytes(png(30, 30))
+    photos[2].write_bytes(png(30, 30))
+    with no_network():
+        told = failure_of(bench.run(tags=REPLAY, raise_on_error=False))
+    assert "row r0 (it has no prompt any more: attachment_missing)" in told
+    assert "row r1 (its image or document is another one); row r2 (its image" in told
+    assert tables(bench) == before
+
+    for size, photo in enumerate(photos[:2], 10):
+        photo.write_bytes(png(size, size))
+    photos[2].unlink()
+    with no_network():
+        bench.run(tags=REPLAY)
+    assert tables(bench) == before and charged() == 0
