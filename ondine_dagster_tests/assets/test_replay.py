@@ -175,3 +175,40 @@ def test_a_file_of_a_row_that_is_gone_or_another_one_is_a_miss(
     with no_network():
         bench.run(tags=REPLAY)
     assert tables(bench) == before and charged() == 0
+
+
+def test_packs_placeholders_and_sealed_texts_are_replayed_along_a_chain(
+    make_bench: MakeBench,
+    charged: Callable[[], int],
+    no_network: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "the first key of all")
+    rows = numbered(4, "row {n}, mail me: ana{n}@example.com")
+    rows += numbered(1, "[[fault=pack_missing]] row {n}", first=4)
+    rows += numbered(1, "[[fault=refusal]] row {n}", first=5)
+    output = {"fields": {"score": {"type": "integer"}}}
+    private = {"privacy": {"prompt": "placeholders"}}
+    first = make_bench(rows, **private, output=output, batching={"rows_per_request": 5})
+    template = "{{ score }}: {{ text }}"
+    second = make_bench(
+        name="second",
+        source={"dataset": "notes"},
+        prompt={"template": template},
+        output={"column": "said"},
+        when="id != 'r1'",
+        **private,
+    )
+    for bench in (first, second):
+        bench.run_missing()
+    assert charged() > 6
+    flags = {row["flags"] for row in first.rows(RESPONSES)}
+    assert any("pack_missing" in (each or "") for each in flags)
+    assert second.rows(RESULTS)[0]["said"].endswith("ana0@example.com")
+    before = [tables(bench) for bench in (first, second)]
+    (first.folder / "notes.csv").unlink()
+    with no_network():
+        for bench in (first, second):
+            bench.run(tags=REPLAY)
+    assert [tables(bench) for bench in (first, second)] == before and charged() == 0
