@@ -28,6 +28,7 @@ _MODEL = "langfuse.observation.model.name"
 _PARAMETERS = "langfuse.observation.model.parameters"
 _ATTEMPT_ID, _RESPONSE_ID = f"{_METADATA}attempt_id", f"{_METADATA}response_id"
 _ROW_KEY, _FINISH_REASON = f"{_METADATA}row_key", f"{_METADATA}finish_reason"
+_VERDICT, _COST_SHARE = f"{_METADATA}verdict", f"{_METADATA}cost_share_usd"
 _USAGE, _COST = "langfuse.observation.usage_details", "langfuse.observation.cost_details"
 
 
@@ -87,14 +88,17 @@ class LangfuseVocabulary(Vocabulary):
     def row(self, request: Request, row: Row) -> Attributes:
         """Return what is said of a row of a pack alone, without texts."""
         asked = row.asked
-        metadata: dict[str, Value | None] = {
-            "row_key": row.key,
-            "verdict": asked.verdict,
-            "error_code": asked.code or (request.code if asked.failed else None),
-            "finish_reason": asked.finish_reason,
-            "cost_share_usd": None if asked.cost_share is None else usd(asked.cost_share),
-        }
-        return _metadata(metadata) | _level(why_row_failed(request, row))
+        found: Attributes = {_ROW_KEY: row.key}
+        if asked.verdict is not None:
+            found[_VERDICT] = asked.verdict
+        if asked.finish_reason is not None:
+            found[_FINISH_REASON] = asked.finish_reason
+        if asked.cost_share is not None:
+            found[_COST_SHARE] = usd(asked.cost_share)
+        why = why_row_failed(request, row)
+        if why is None:
+            return found
+        return found | _metadata({"error_code": asked.code or request.code}) | _level(why)
 
     def row_common(self, request: Request, partition: str) -> Attributes:
         """Return what is said of the rows of many packs."""

@@ -144,16 +144,16 @@ def request_spans(
 
 def _row_span(request: Request, row: Row, above: Span, shared: Shared, words: Vocabulary) -> Span:
     return Span(
-        trace_id=above.trace_id,
-        span_id=sha256(request.id + row.asked.pos.to_bytes(4)).digest()[:8],
-        parent_id=above.span_id,
-        name="row",
-        started=above.started,
-        ended=above.ended,
-        attributes=words.row(request, row),
-        texts=words.texts(row),
-        common=shared.row_common,
-        error=why_row_failed(request, row),
+        shared.trace_id,
+        sha256(request.id + row.asked.pos.to_bytes(4)).digest()[:8],
+        above.span_id,
+        "row",
+        above.started,
+        above.ended,
+        words.row(request, row),
+        words.texts(row),
+        shared.row_common,
+        why_row_failed(request, row),
     )
 
 
