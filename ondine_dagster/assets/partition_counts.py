@@ -51,7 +51,8 @@ class PartitionCounts:
     results: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
-    rejected_codes: Counter[str] = field(default_factory=Counter)  # without rows that wait
+    # rejected rows by error class and code, without rows that wait
+    rejections: Counter[tuple[str, str]] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
     messages: dict[str, str] = field(default_factory=dict)  # the first message of each code
     repairs: Counter[str] = field(default_factory=Counter)  # flags of answers that had to be
@@ -117,6 +118,14 @@ class PartitionCounts:
     def rejected(self) -> int:
         """Return how many rows have no result."""
         return self.rows - self.results
+
+    @property
+    def rejected_codes(self) -> Counter[str]:
+        """Return the rejected rows by error code, without rows that wait."""
+        codes: Counter[str] = Counter()
+        for (_, code), rows in self.rejections.items():
+            codes[code] += rows
+        return codes
 
     @property
     def unanswered(self) -> int:

@@ -337,7 +337,8 @@ class PartitionFiles:
             else:
                 error_class, code, message = problem(outcome, answer)
                 counts.codes[code] += 1
-                counts.rejected_codes[code] += outcome.outcome not in WAITING
+                if outcome.outcome not in WAITING:
+                    counts.rejections[error_class, code] += 1
                 counts.classes[error_class] += 1
                 if code not in counts.messages:
                     counts.messages[code] = self._pipeline.scrub(message)

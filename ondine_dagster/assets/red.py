@@ -1,11 +1,13 @@
 """Why a step fails: which partitions are red, what is the matter with them, and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
 import dagster as dg
 
 from ondine_dagster.assets.events import Metadata, dollars
 from ondine_dagster.assets.partition_counts import PartitionCounts, too_many_rejected
+from ondine_dagster.llm.asking_again import retry_options
 from ondine_dagster.wording import listed
 
 RED_PARTITIONS, STOPPED = "red_partitions", "stopped"  # metadata of the failure
@@ -71,13 +73,13 @@ def _too_many(name: str, rejected: Mapping[str, PartitionCounts]) -> str:
         why = too_many_rejected(
             counts.rejected_for_good, counts.rows - counts.skipped, counts.max_rejected
         )
-        codes = (+counts.rejected_codes).most_common(_SHOWN_REASONS)  # without those at zero
+        codes = counts.rejected_codes.most_common(_SHOWN_REASONS)
         lines.append(f"{name} {key}: {why}: {', '.join(f'{rows} {code}' for code, rows in codes)}.")
     if (more := len(rejected) - len(lines)) > 0:
         lines.append(f"And {more} more partition(s).")
+    every = chain.from_iterable(counts.rejections for counts in rejected.values())
     lines.append(
-        "Their files are written. Look at rejected_rows for the reasons, and ask again for the "
-        f"rows that may succeed: ondine-dagster retry {name}"
+        f"Their files are written. Look at rejected_rows for the reasons{_way_on(name, every)}"
     )
     return "\n".join(lines)
 
@@ -97,6 +99,20 @@ def _next(name: str, red: Mapping[str, PartitionCounts]) -> str:
     return (
         f"{kept}. No run brings texts back that were purged, or are under a lost key. To ask, and "
         f"to pay, for those rows and for no other: ondine-dagster run {name}{named} --pay-again"
+    )
+
+
+def _way_on(name: str, rejections: Iterable[tuple[str, str]]) -> str:
+    """Return the one thing to do about such rows, as the end of a sentence."""
+    options = retry_options(rejections)
+    if options == "":
+        return f", and ask again for the rows that may succeed: ondine-dagster retry {name}"
+    mend = "mend the rows or the declaration, or allow for them in limits.max_rejected"
+    if options is None:
+        return f", and {mend}; then: ondine-dagster run {name}"
+    return (
+        f". The same question will most likely end the same: {mend}. To ask it again all the "
+        f"same: ondine-dagster retry {name}{options}"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dagster as dg
 from dagster._core.execution.plan.objects import StepFailureData
@@ -58,10 +58,12 @@ class DagsterRuns:
             project_root=declared.project_root,
             loads_asset=False,
         )
-        loggers = {_LOGGER: _logger(on_log, on_stage)}
+        loggers = {
+            _LOGGER: _logger(lambda level, text: on_log(level, target.pasteable(text)), on_stage)
+        }
         whole = dg.Definitions.merge(definitions, dg.Definitions(loggers=loggers))
         self._job = whole.resolve_implicit_global_asset_job_def()
-        self._name = target.name
+        self._target = target
         self._pipeline = target.pipeline
         self._instance = instance
         self._tags = tags
@@ -76,11 +78,14 @@ class DagsterRuns:
         result = self._job.execute_in_process(
             run_config={"loggers": {_LOGGER: {}}},
             instance=self._instance,
-            asset_selection=[asset_key(self._name, stage) for stage in stages],
+            asset_selection=[asset_key(self._target.name, stage) for stage in stages],
             tags=tags,
             raise_on_error=False,
         )
-        return None if result.success else _failure(result)
+        if result.success:
+            return None
+        failure = _failure(result)
+        return replace(failure, message=self._target.pasteable(failure.message))
 
     def ranges(self, wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Yield `wanted` as ranges of neighbours: one run takes one of them."""

@@ -31,7 +31,8 @@ class _Commands(click.Group):
             from ondine_dagster.errors import OndineError
 
             if isinstance(error, OndineError):
-                raise click.ClickException(str(error)) from None
+                text = str(error) if ctx.obj is None else ctx.obj.pasteable(str(error))
+                raise click.ClickException(text) from None
             if isinstance(error, OSError) and error.errno in _FOR_A_PERSON:
                 where = f"{error.filename}: " if error.filename else ""
                 raise click.ClickException(f"{where}{error.strerror}.") from None

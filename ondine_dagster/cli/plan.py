@@ -18,7 +18,7 @@ from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_
 from ondine_dagster.cli.budgets import standings_of
 from ondine_dagster.cli.choice import Choice, Work, choose
 from ondine_dagster.cli.console import aligned, output, seconds
-from ondine_dagster.cli.summary import states
+from ondine_dagster.cli.summary import retry_of_rejected, states
 from ondine_dagster.cli.target import Target, find_target
 from ondine_dagster.ledger.budgets import amount_of, described
 from ondine_dagster.ledger.clock import now_ms
@@ -269,8 +269,13 @@ def _next(console: Console, plan: _Plan) -> None:
         and plan.work.partitions
         and not plan.rows.run.requests
     ):
-        said = "Nothing to ask, and too many rows are rejected. Ask again for those: "
-        run, options = f"retry {plan.target.called}", ""
+        again = retry_of_rejected(plan.target, plan.status)
+        said = "Nothing to ask, and too many rows are rejected. "
+        if again is not None:
+            console.print(Text.assemble((f"{said}Ask again for those: ", "bold"), again))
+            return
+        options = plan.choice.options
+        said += "No retry asks for them: mend the rows or the declaration, and run it: "
     elif plan.work.partitions:
         said, options = "Nothing was asked. Run it: ", plan.choice.options
     elif plan.status.in_state(PartitionState.STALE):

@@ -39,7 +39,7 @@ def retry_command(called: str, classes: Collection[str], partitions: Sequence[st
         retry = Retry(target.pipeline, target.lake, chosen)
         plan = retry.plan(keys, connection)
     shown, again = display(target.settings), target.command(_call(target, chosen, partitions))
-    for line in _announcement(target, status, plan, retry.provider.model):
+    for line in _announcement(target, status, plan, retry.provider.model, partitions):
         shown.say(line)
     if not plan.rows:
         return 0
@@ -96,11 +96,18 @@ def _partitions(target: Target, status: DatasetStatus, named: Sequence[str]) -> 
     return [key for key in ready if key in wanted]
 
 
-def _announcement(target: Target, status: DatasetStatus, plan: RetryPlan, model: str) -> list[str]:
+def _announcement(
+    target: Target,
+    status: DatasetStatus,
+    plan: RetryPlan,
+    model: str,
+    partitions: Sequence[str],
+) -> list[str]:
     lines = [plan.sentence(model)]
     if plan.left_out:
-        codes = counted(plan.left_out)
-        lines.append(f"left out: {codes}. Name what shall be asked too: --class CODE")
+        named = selection(plan.left_out)
+        again = target.command(_call(target, named, partitions))
+        lines.append(f"left out: {counted(plan.left_out)}. To ask for them all the same: {again}")
     if others := len(status.partitions) - len(status.in_state(*_READY)):
         again = target.command(f"run {target.called}")
         lines.append(f"not looked at: {plural(others, 'partition')} to run first: {again}")

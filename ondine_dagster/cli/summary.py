@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -21,13 +22,16 @@ from ondine_dagster.cli.target import Target
 from ondine_dagster.ledger.budgets import Standing
 from ondine_dagster.ledger.estimates import Recorded, compared
 from ondine_dagster.ledger.totals import Spent, Unsettled
+from ondine_dagster.llm.asking_again import retry_options
 from ondine_dagster.llm.prices import money
+from ondine_dagster.settings import find_project_root
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.partitioning import UNASSIGNED
 from ondine_dagster.wording import plural
 
 _WITHOUT_FILES = (PartitionState.MISSING, PartitionState.CHANGED)
 _SHOWN_CODES = 8
+_WHY = ["_outcome", "_error_class", "_error_code"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,9 @@ class RunSummary:
 def problems(target: Target, summary: RunSummary, choice: Choice) -> list[str]:
     """Return why a run of `choice` is no success, each with its remedy; empty where it is one."""
     status, again = summary.status, target.command(f"run {target.called}")
-    # Dagster's side knows the dataset by its name only
-    by_name = f"ondine-dagster retry {target.name}"
-    retry = target.command(f"retry {target.called}")
-    found = [failure.message.replace(by_name, retry) for failure in summary.failures]
-    if found:
+    found = [failure.message for failure in summary.failures]
+    only_red = all(failure.only_red for failure in summary.failures)
+    if found and (waiting_again(status) or not only_red):  # else a run would ask nobody
         found.append(f"When that is put right, go on with: {again}{choice.options}")
     missing = status.in_state(*_WITHOUT_FILES)
     if missing and not summary.failures:
@@ -71,8 +73,10 @@ def problems(target: Target, summary: RunSummary, choice: Choice) -> list[str]:
             f"{plural(len(failed), 'partition')} failed: {plural(status.waiting, 'row')} wait for "
             f"another run. Run them: {again} --failed"
         )
-    if too_many_rejected(status):
-        found.append(f"Too many rows are rejected. Ask again for those that may succeed: {retry}")
+    if too_many_rejected(status) and not summary.failures:
+        retry = retry_of_rejected(target, status)
+        way_on = f" Ask again for those that may succeed: {retry}" if retry else ""
+        found.append(f"Too many rows are rejected.{way_on}")
     stale = [one for one in status.partitions if one.state is PartitionState.STALE and one.waiting]
     if stale:
         found.append(
@@ -147,13 +151,23 @@ def _codes(lake: Lake, status: DatasetStatus) -> str:
 def rejected_codes(lake: Lake, status: DatasetStatus) -> Counter[str]:
     """Count the rejected rows of the current snapshot by error code."""
     codes: Counter[str] = Counter()
+    for (_, code), rows in _rejections(lake, status).items():
+        codes[code] += rows
+    return codes
+
+
+def _rejections(lake: Lake, status: DatasetStatus) -> Counter[tuple[str, str]]:
+    """Count the rejected rows of the current snapshot by error class and code."""
+    found: Counter[tuple[str, str]] = Counter()
     for one in status.partitions:
         if one.state in _WITHOUT_FILES or not one.rejected:
             continue
-        table = lake.read(status.dataset, REJECTED, one.partition, ["_outcome", "_error_code"])
-        pairs = zip(*(table.column(i).to_pylist() for i in range(2)), strict=True)
-        codes.update(code for outcome, code in pairs if outcome == "error")
-    return codes
+        table = lake.read(status.dataset, REJECTED, one.partition, _WHY)
+        rows = zip(*(table.column(name).to_pylist() for name in _WHY), strict=True)
+        found.update(
+            (error_class, code) for outcome, error_class, code in rows if outcome == "error"
+        )
+    return found
 
 
 def _money(summary: RunSummary) -> Text:
@@ -198,15 +212,24 @@ def _remarks(target: Target, summary: RunSummary) -> list[str]:
 
 
 def _places(target: Target, summary: RunSummary) -> Text:
-    home = shlex.quote(str(target.settings.dagster_home))
     rows = [
         ("time", seconds(summary.seconds)),
         ("results", str(target.lake.root / target.name / "results")),
         ("report", str(report_file(target.lake, target.name))),
         *(("export", one.shown(target.name)) for one in target.declared.dataset.export),
-        ("Dagster UI", f"DAGSTER_HOME={home} dagster dev"),
+        ("Dagster UI", _page(target)),
     ]
     return aligned(rows)
+
+
+def _page(target: Target) -> str:
+    """Return the command that starts Dagster's page; outside of a project it shows runs only."""
+    home = f"DAGSTER_HOME={shlex.quote(str(target.settings.dagster_home))}"
+    root = find_project_root(target.declared.declared_in.parent)
+    if root is None:
+        return f"{home} dagster-webserver --empty-workspace"
+    there = "" if root == Path.cwd() else f"cd {shlex.quote(str(root))} && "
+    return f"{there}{home} dagster dev"
 
 
 def next_commands(target: Target, status: DatasetStatus) -> list[str]:
@@ -221,10 +244,19 @@ def next_commands(target: Target, status: DatasetStatus) -> list[str]:
     if waiting_again(status):
         return [rejected, f"{run} --failed"]
     if too_many_rejected(status) or not (status.results or status.skipped):
-        return [rejected, target.command(f"retry {target.called}")]
+        return [
+            rejected,
+            retry_of_rejected(target, status) or target.command(f"plan {target.called}"),
+        ]
     if target.declared.dataset.export:  # made by each run
         return [results]
     return [results, target.command(f"export {target.called} --to {target.name}_results.csv")]
+
+
+def retry_of_rejected(target: Target, status: DatasetStatus) -> str | None:
+    """Return the command that asks again for rows of which there are too many; None: none does."""
+    options = retry_options(_rejections(target.lake, status))
+    return None if options is None else target.command(f"retry {target.called}{options}")
 
 
 def waiting_again(status: DatasetStatus) -> list[str]:

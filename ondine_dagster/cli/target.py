@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import click
+
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.component.declarations import Declared, find_declaration, load_declaration
 from ondine_dagster.errors import OndineError
@@ -17,11 +19,21 @@ from ondine_dagster.settings import DATA_DIR, Settings, find_project_root, load_
 from ondine_dagster.storage.lake import Lake
 
 _NAME = re.compile("[a-z][a-z0-9_]*")
+# needs no quotes in a shell; # begins a comment only at the start of a word
+_PLAIN = re.compile(r"[\w@%+=:,./-][\w@%+=:,./#-]*")
+# a command line as the assets write it, who know a dataset by its name only
+_BY_NAME = re.compile(
+    rf"(?<![\w/.-])(?P<set>{DATA_DIR}=(?:'[^']*'|\S+) )?ondine-dagster "
+    r"(?P<verb>[a-z]+)(?: (?P<name>[a-z][a-z0-9_]*)(?![\w/#-]|\.\w))?"
+)
+_OF_A_DATASET = frozenset(
+    {"doctor", "explain", "export", "plan", "preview", "retry", "run", "status", "verify"}
+)
 
 
 @dataclass(frozen=True)
 class Target:
-    """One dataset; `called` is how the person named it."""
+    """One dataset; `called` is how the person named it, as a word of a shell."""
 
     called: str
     declared: Declared
@@ -50,6 +62,20 @@ class Target:
         setting = "" if same else f"{DATA_DIR}={shlex.quote(str(self.settings.data_dir))} "
         return f"{setting}{program()} {text}"
 
+    def pasteable(self, text: str) -> str:
+        """Return `text` with its command lines as they work when pasted in the current folder."""
+
+        def as_here(found: re.Match[str]) -> str:
+            if found["set"]:
+                return found[0]
+            name, verb = found["name"], found["verb"]
+            if name and verb in _OF_A_DATASET:
+                (own,) = shlex.split(self.called)
+                name = self.called if name == self.name else _word(_beside(own, name))
+            return self.command(f"{verb} {name}" if name else verb)
+
+        return _BY_NAME.sub(as_here, text)
+
     def query(self, asset: str, rest: str = "") -> str:
         """Return a command line that shows the rows of an asset."""
         select = f"select * from {self.name}.{asset}{rest}"  # noqa: S608 (shown, not executed)
@@ -62,7 +88,11 @@ def find_target(called: str) -> Target:
     Raises OndineError where there is no such dataset, or its declaration is wrong.
     """
     declared = _find(called, Path.cwd())
-    return Target(called, declared, load_settings(declared.project_root))
+    target = Target(_word(called), declared, load_settings(declared.project_root))
+    context = click.get_current_context(silent=True)
+    if context is not None:  # so that what goes wrong from here on names commands that work
+        context.find_root().obj = target
+    return target
 
 
 def upstream_of(called: str) -> list[str]:
@@ -88,6 +118,10 @@ def _beside(called: str, name: str) -> str:
     path = called.partition("#")[0]
     in_file = {one.dataset.name for one in load_declaration(Path(path))}
     return f"{path}#{name}" if name in in_file else name
+
+
+def _word(called: str) -> str:
+    return called if _PLAIN.fullmatch(called) else shlex.quote(called)
 
 
 def _find(called: str, cwd: Path) -> Declared:

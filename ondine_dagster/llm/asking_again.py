@@ -5,7 +5,7 @@ Owns the table. A row that waits (not attempted, held) is no rejected row: the n
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -75,6 +75,18 @@ def chance(error_class: str, code: str) -> Chance:
 def may_go_together(error_class: str, code: str) -> bool:
     """Return whether such rows may be asked in one request: nothing says that one is to blame."""
     return error_class in _NOT_ITS_OWN and code != ErrorCode.TIMEOUT  # alone it took too long
+
+
+def retry_options(rejected: Iterable[tuple[str, str]]) -> str | None:
+    """Return the options of a `retry` that asks again for rows of these error classes and codes.
+
+    None are needed where some have a chance; else they are named. None: no retry asks for any.
+    """
+    chances = {why: chance(*why) for why in rejected}
+    if Chance.GOOD in chances.values():
+        return ""
+    named = sorted({code for (_, code), own in chances.items() if own is Chance.BY_NAME})
+    return "".join(f" --class {code}" for code in named) or None
 
 
 @dataclass(frozen=True, slots=True)

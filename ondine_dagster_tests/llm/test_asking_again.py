@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ondine_dagster.errors import OndineError
-from ondine_dagster.llm.asking_again import CHANCES, Chance, selection
+from ondine_dagster.llm.asking_again import CHANCES, Chance, retry_options, selection
 from ondine_dagster.llm.errors import ErrorClass
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "rejected-rows.md"
@@ -40,6 +40,24 @@ def test_a_row_is_taken_by_its_class_or_its_code(
     names: list[str], error_class: str, code: str, taken: bool
 ) -> None:
     assert selection(names).takes(error_class, code) is taken
+
+
+@pytest.mark.parametrize(
+    ("rejected", "options"),
+    [
+        ([("row", "refused"), ("transient", "timeout")], ""),
+        ([("row", "truncated"), ("row", "refused")], " --class refused --class truncated"),
+        ([("row", "render_failed"), ("config", "bad_request")], None),
+        ([], None),
+    ],
+)
+def test_the_options_ask_for_rows_with_a_chance_else_name_those_that_can_be_named(
+    rejected: list[tuple[str, str]], options: str | None
+) -> None:
+    assert retry_options(rejected) == options
+    if options is not None:
+        chosen = selection(options.replace("--class", "").split())
+        assert any(chosen.takes(*why) for why in rejected)
 
 
 @pytest.mark.parametrize(
