@@ -33,7 +33,7 @@ def outcomes(lake: Lake, snapshot: Snapshot, columns: Sequence[str]) -> pa.Table
                 there = lake.schema(snapshot.dataset, asset, partition).names
                 wanted = [name for name in columns if name in there]
                 read = list(dict.fromkeys(["_row_key", *wanted]))
-                table = lake.read(snapshot.dataset, asset, partition, read)
+                table = lake.read(snapshot.dataset, asset, partition, read, shown=True)
                 for place, row in enumerate(table["_row_key"].to_pylist(), start=count):
                     places[partition, row] = place
                 count += table.num_rows

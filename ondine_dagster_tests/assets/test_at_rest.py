@@ -22,6 +22,7 @@ from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.ledger import Ledger, close_ledger
 from ondine_dagster.ledger.purge import purge
 from ondine_dagster.ledger.rekey import rekey
+from ondine_dagster.storage.outcomes import outcomes
 from ondine_dagster.storage.rekeyed_files import rekey_files
 from ondine_dagster.storage.sealed_texts import UNREADABLE
 from ondine_dagster_tests.workbench import MakeBench, numbered
@@ -309,6 +310,8 @@ def test_after_a_lost_key_all_that_asks_nobody_still_works(
     with reading(path) as connection:
         plan = plan_rows(bench.pipeline, lake, (lake, snapshot), keys, keys, connection)
     assert plan.rows == {Need.PAID: 3}
+    (*_, message) = outcomes(lake, snapshot, ["_error_message"])["_error_message"].to_pylist()
+    assert message == UNREADABLE, "as a notebook shows it"
     story = explain_row(bench.pipeline, lake, path, "bad")
     assert story.row["_error_message"] == story.row["_raw_text"] == UNREADABLE
     (request,) = story.requests
