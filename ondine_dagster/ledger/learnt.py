@@ -56,7 +56,9 @@ class Learnt:
         """Return the prompt tokens of `requests` that are larger than those learnt from."""
         if self.tokens_per_further_byte is None:
             return request_bytes * self.tokens_per_byte
-        return self.fixed_tokens * requests + self.tokens_per_further_byte * request_bytes
+        found = self.fixed_tokens * requests + self.tokens_per_further_byte * request_bytes
+        # a line that was learnt of long texts may lie below nothing for short ones
+        return max(found, request_bytes * self.tokens_per_byte / 2)
 
 
 def learnt(connection: Connection, provider: Provider, dataset: str) -> Learnt | None:

@@ -126,6 +126,12 @@ def test_a_further_byte_is_told_by_requests_of_other_sizes(
     assert learning._per_further_byte(pairs) == pytest.approx(slope)
 
 
+def test_short_texts_after_long_ones_never_have_less_than_no_tokens() -> None:
+    long = replace(LEARNT, fixed_tokens=-500, tokens_per_further_byte=0.8)
+    assert long.in_larger(2, 5000) == 3000
+    assert long.in_larger(2, 400) == 100
+
+
 def test_the_last_answers_count(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "_LEARNT_FROM", 3)
     answer(ledger, "old", Usage(999, 999))
