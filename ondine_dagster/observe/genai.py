@@ -129,11 +129,7 @@ def _error_type(request: Request, rows: Sequence[Row]) -> str | None:
 
 def _messages(text: str) -> str:
     """Return messages as the conventions have them: each with a list of typed parts."""
-    try:
-        messages = json.loads(text)
-    except ValueError:  # scrubbing may have changed more than the texts in it
-        messages = [{"role": "user", "content": text}]
-    shown = [{"role": one["role"], "parts": _parts(one["content"])} for one in messages]
+    shown = [{"role": one["role"], "parts": _parts(one["content"])} for one in json.loads(text)]
     return _to_json(shown)
 
 
