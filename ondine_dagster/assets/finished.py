@@ -26,6 +26,7 @@ from ondine_dagster.assets.red import red_failure
 from ondine_dagster.engine.rows import DAMAGE
 from ondine_dagster.ledger.estimates import Estimate, compared
 from ondine_dagster.ledger.identity import digest
+from ondine_dagster.observe.log_lines import FIELDS
 
 if TYPE_CHECKING:
     from ondine_dagster.assets.manifest import Manifest
@@ -93,7 +94,9 @@ class Finished:
         self.asked += counts.questions
         self._cost += counts.cost
         log = self._context.log.warning if counts.red else self._context.log.info
-        log(_partition_line(self._pipeline.name, partition, counts))
+        name = self._pipeline.name
+        fields = {"run_id": self._context.run.run_id, **_partition_fields(name, partition, counts)}
+        log(_partition_line(name, partition, counts), extra={FIELDS: fields})
         if counts.red:
             self._red[partition] = counts
             return
@@ -223,6 +226,24 @@ def _partition_line(name: str, partition: str, counts: PartitionCounts) -> str:
         f"{counts.rejected_for_good} rejected{waiting}, {counts.reused} already paid, "
         f"{repaired}${dollars(counts.cost):.6f}"
     )
+
+
+def _partition_fields(name: str, partition: str, counts: PartitionCounts) -> dict[str, object]:
+    """Return what the line says, for programs."""
+    return {
+        "event": "partition_finished",
+        "dataset": name,
+        "partition": partition,
+        "rows": counts.rows,
+        "results": counts.results - counts.skipped,
+        "rejected": counts.rejected_for_good,
+        "waiting": counts.unanswered,
+        "skipped": counts.skipped,
+        "reused": counts.reused,
+        "requests": counts.requests,
+        "cost_usd": dollars(counts.cost),
+        "failed": counts.red,
+    }
 
 
 def _repaired(counts: PartitionCounts) -> str:

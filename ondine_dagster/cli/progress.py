@@ -97,8 +97,9 @@ class JsonDisplay(Display):
     """Lines of JSON. Those that steps log are written by the steps themselves."""
 
     def say(self, text: str, style: str = "") -> None:
-        """Write a line."""
-        record = logging.LogRecord("ondine_dagster.cli", logging.INFO, "", 0, text, None, None)
+        """Write a line; what is red is an error."""
+        level = logging.ERROR if style == "red" else logging.INFO
+        record = logging.LogRecord("ondine_dagster.cli", level, "", 0, text, None, None)
         click.echo(JsonFormatter().format(record), err=True)
 
     def log(self, level: int, message: str) -> None:

@@ -107,7 +107,9 @@ def _line(
         **more,
     }
     place = f"{event.dataset} {event.partition}, row {row_key}"
-    return Line(level, f"{place}, attempt {attempt}: {text}", fields)
+    if attempt:  # else its answer was paid for by an earlier run
+        place = f"{place}, attempt {attempt}"
+    return Line(level, f"{place}: {text}", fields)
 
 
 class JsonFormatter(logging.Formatter):

@@ -56,7 +56,7 @@ class Page:
         self, metric: Metric, name: str, value: Value, labels: Mapping[str, str | None]
     ) -> None:
         shown = ",".join(f'{label}="{_escaped(one)}"' for label, one in labels.items() if one)
-        line = f"{name}{{{shown}}} {_number(value)}"
+        line = f"{name}{f'{{{shown}}}' * bool(shown)} {_number(value)}"
         self._samples.setdefault(metric, []).append(line)
 
     def text(self) -> str:

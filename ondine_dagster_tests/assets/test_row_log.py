@@ -41,7 +41,8 @@ def test_every_line_of_a_row_names_its_row_and_the_level_is_that_of_the_run(
     bench.snapshot()
     capsys.readouterr()
     run = bench.run(tags={_TAG: "debug"})
-    lines = [one for one in json_lines(capsys.readouterr().err) if "row_key" in one]
+    everything = json_lines(capsys.readouterr().err)
+    lines = [one for one in everything if "row_key" in one]
     for line in lines:
         assert (line["run_id"], line["dataset"]) == (run.run_id, "notes")
         assert line["partition"] == "rows-00000"
@@ -59,6 +60,9 @@ def test_every_line_of_a_row_names_its_row_and_the_level_is_that_of_the_run(
     assert {one["row_key"] for one in lines if one["event"] == "row_ended"} == {
         row["id"] for row in rows
     }
+    (whole,) = [one for one in everything if one.get("event") == "partition_finished"]
+    assert (whole["partition"], whole["run_id"]) == ("rows-00000", run.run_id)
+    assert (whole["results"], whole["rejected"], whole["requests"]) == (6, 8, 15)
     # the same lines are in Dagster's own log
     logged = messages(bench, run.run_id)
     assert {line["message"] for line in lines} <= set(logged)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from ondine_dagster.assets.live import LiveStep
-from ondine_dagster.cli.progress import LiveDisplay
+from ondine_dagster.cli.progress import JsonDisplay, LiveDisplay
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.rows import Outcome
 
@@ -57,3 +58,11 @@ def test_nothing_is_left_when_every_row_has_ended() -> None:
     text = drawn(display)
     assert "100 of 100 rows" in text
     assert "left" not in text
+
+
+def test_as_json_what_is_red_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    display = JsonDisplay(Console(file=StringIO()))
+    display.say("to run: 1 of 1 partition")
+    display.say("notes: a partition failed", style="red")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["level"] for line in lines] == ["info", "error"]

@@ -74,7 +74,7 @@ def test_rejected_rows_are_more_important_than_good_ones() -> None:
     (first,), (second,) = lines_of(good), lines_of(bad)
     assert (first.level, first.fields["cost_usd"]) == (logging.DEBUG, 0.5)
     assert second.level == logging.INFO
-    assert second.text == "notes p0, row a, attempt 0: rejected: refused: the model refused"
+    assert second.text == "notes p0, row a: rejected: refused: the model refused"
     assert list(lines_of(RunStarted(run_id="r", dataset="notes", partitions=1, rows=2))) == []
 
 
