@@ -11,7 +11,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,14 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.identity import digest, first_id
+from ondine_dagster.llm.own_code import version
 from ondine_dagster.llm.prices import usd
-from ondine_dagster.llm.provider import Provider
+from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
+from ondine_dagster.llm.structured import wire_schema
 from ondine_dagster.storage.atomic import ensure_folder, write_atomically
 from ondine_dagster.storage.lake import Lake
-from ondine_dagster.storage.snapshot import current_snapshot
+from ondine_dagster.storage.sealed_texts import key_name
+from ondine_dagster.storage.snapshot import Snapshot, current_snapshot
 
 if TYPE_CHECKING:
     from ondine_dagster.engine.engine import Engine
@@ -35,7 +38,12 @@ if TYPE_CHECKING:
 FORMAT = 1
 _MILLION = 10**6
 _CLOCKS_DIFFER = timedelta(hours=1)
-_PACKAGES = ("ondine_dagster", "dagster", "pydantic", "jinja2", "pyarrow", "duckdb", "sqlalchemy")
+_PACKAGES = (
+    *("ondine_dagster", "dagster", "pydantic", "jinja2", "pyarrow", "duckdb", "sqlalchemy"),
+    *("httpx", "aiohttp"),
+)
+_TAGS = ("ondine/", "dagster/")
+_HELD = ("open", "unknown")
 _t = schema.attempts.c
 
 
@@ -49,14 +57,25 @@ class Manifest:
         ledger: Path,
         run: tuple[str, str, str],
         wanted: Sequence[str],
+        tags: Mapping[str, str],
     ) -> None:
-        """`run` are id, scope and mode of the run, `wanted` the assets that the step writes."""
+        """`run` are id, scope and mode of the run, `wanted` the assets that the step writes.
+
+        `tags` are those of the run: they say what it was asked to do, and by what.
+        """
         self.path = ledger.parent / "manifests" / f"{run[0]}.json"
         self.engine: Engine | None = None
         self._pipeline = pipeline
         self._lake = lake
         self._ledger = ledger
-        self._run = {"id": run[0], "scope": run[1], "mode": run[2], "assets": list(wanted)}
+        told = {key: text for key, text in sorted(tags.items()) if key.startswith(_TAGS)}
+        self._run = {
+            "id": run[0],
+            "scope": run[1],
+            "mode": run[2],
+            "assets": list(wanted),
+            "tags": told,
+        }
         self._asks = RESPONSES in wanted
         self._started = datetime.now(UTC)
         self._partitions: dict[str, dict[str, Any]] = {}
@@ -128,18 +147,24 @@ class Manifest:
                 "sha256": digest(declared).hex(),
                 "content": declared,
                 "prompt": {"system": texts.system, "template": texts.template, **texts.question()},
+                "schema": wire_schema(pipeline.dataset.output.fields),
+                "code_sha256": None if pipeline.code is None else version(pipeline.code),
                 "question_version": pipeline.question_version,
                 "local_version": pipeline.local_version,
             },
             "models": {
-                name: _model(one)
-                for name, one in (("llm", pipeline.provider), ("fallback", pipeline.fallback))
-                if one is not None
+                name: {**_model(one), "sampling": llm.sampling}
+                for name, one, llm in (
+                    ("llm", pipeline.provider, pipeline.dataset.llm),
+                    ("fallback", pipeline.fallback, pipeline.fallback_llm),
+                )
+                if one is not None and llm is not None
             },
             "catalogue": None
             if listed is None
             else {"url": listed.url, "sha256": listed.catalogue.sha256},
-            "snapshot": None if snapshot is None else snapshot.version,
+            "snapshot": None if snapshot is None else _source(snapshot),
+            "encryption_key": key_name(),
             "counts": _summed(self._partitions.values()),
             "requests": self._requests() if self._asks else {},
             "partitions": self._partitions,
@@ -147,10 +172,21 @@ class Manifest:
 
     def _requests(self) -> dict[str, Any]:
         """Return the requests of this very run by what became of them, and their money in USD."""
+        kinds = [
+            column.label(name)
+            for name, column in (
+                ("state", _t.state),
+                ("kind", _t.kind),
+                ("error", _t.code),
+                ("model", _t.model_requested),
+                ("model_served", _t.model_served),
+                ("provider_served", _t.provider_served),
+                ("price_version", _t.price_version),
+            )
+        ]
         statement = (
             sa.select(
-                _t.state,
-                _t.price_version,
+                *kinds,
                 sa.func.count(),
                 sa.func.sum(_t.cost),
                 sa.func.sum(_t.reserved),
@@ -163,23 +199,22 @@ class Manifest:
                 _t.run_id == self._run["id"],
                 _t.dataset == self._pipeline.name,
             )
-            .group_by(_t.state, _t.price_version)
-            .order_by(_t.state, _t.price_version)
+            .group_by(*kinds)
+            .order_by(*kinds)
         )
         with reading(self._ledger) as connection:
             rows = [] if connection is None else connection.execute(statement).all()
         return {
             "by_state": [
                 {
-                    "state": state,
-                    "price_version": prices,
+                    **dict(zip((one.name for one in kinds), kind, strict=True)),
                     "requests": count,
                     "cost_usd": f"{usd(int(cost or 0)):f}",
-                    "at_most_usd": f"{usd(int(held)):f}" if state in ("open", "unknown") else None,
+                    "at_most_usd": f"{usd(int(held)):f}" if kind[0] in _HELD else None,
                     "prompt_tokens": int(prompt or 0),
                     "completion_tokens": int(completion or 0),
                 }
-                for state, prices, count, cost, held, prompt, completion in rows
+                for *kind, count, cost, held, prompt, completion in rows
             ]
         }
 
@@ -187,9 +222,20 @@ class Manifest:
 def _versions() -> Iterator[tuple[str, str]]:
     for package in _PACKAGES:
         try:
-            yield package, version(package)
-        except PackageNotFoundError:  # run from a checkout
+            yield package, metadata.version(package)
+        except metadata.PackageNotFoundError:  # run from a checkout
             continue
+
+
+def _source(snapshot: Snapshot) -> Mapping[str, Any]:
+    return {
+        "version": snapshot.version,
+        "taken_at": snapshot.taken_at.isoformat(timespec="milliseconds"),
+        "source": snapshot.source_path,
+        "rows": snapshot.rows,
+        "columns": list(snapshot.source_columns),
+        "sha256": dict(snapshot.source_files),
+    }
 
 
 def _model(provider: Provider) -> Mapping[str, Any]:
@@ -200,10 +246,30 @@ def _model(provider: Provider) -> Mapping[str, Any]:
         "base_url": provider.base_url,
         "ceiling": provider.ceiling,
         "price_version": provider.price_version,
+        "prices_usd": _prices(provider),
         "at_most_per_million_usd": {
             "input": f"{usd(provider.worst_case(_MILLION, 0)):f}",
             "output": f"{usd(provider.worst_case(0, _MILLION)):f}",
         },
+    }
+
+
+def _prices(provider: Provider) -> Mapping[str, str]:
+    """Return what a request costs, and a million tokens of each kind, in a small request."""
+
+    def cost(*tokens: int) -> int:
+        return provider.cost(Completion(Verdict.OK, "", usage=Usage(*tokens))).amount or 0
+
+    fee = cost(0, 0, 0, 0, 0)
+    thousand = {
+        "input": (1000, 0, 0, 0, 0),
+        "cached_input": (1000, 0, 1000, 0, 0),
+        "cache_write": (1000, 0, 0, 0, 1000),
+        "output": (0, 1000, 0, 0, 0),
+    }
+    return {"request": f"{usd(fee):f}"} | {
+        f"million_{kind}_tokens": f"{usd((cost(*tokens) - fee) * 1000):f}"
+        for kind, tokens in thousand.items()
     }
 
 

@@ -61,8 +61,8 @@ class Pipeline:
         self.keys = LedgerKeys()
         try:
             # the model or the function of the user's own that reads answers, where there is one
-            self._code = answer_code(dataset.output, self.folders)
-            self.dataset = with_fields_of(self._code, dataset)
+            self.code = answer_code(dataset.output, self.folders)
+            self.dataset = with_fields_of(self.code, dataset)
             named = dataset.observer
             self.observer = (
                 None if named is None else observer_class("observer", named, self.folders)
@@ -307,7 +307,7 @@ class Pipeline:
     def reader(self) -> AnswerReader:
         """Return the reader of answers."""
         output = self.dataset.output
-        return AnswerReader(output) if self._code is None else WatchedReader(output, self._code)
+        return AnswerReader(output) if self.code is None else WatchedReader(output, self.code)
 
     @cached_property
     def scrub(self) -> Scrub:
@@ -394,7 +394,7 @@ class Pipeline:
         """Return a short hash of what is done to answers locally: parsing again is free."""
         # what is asked again does not change how an answer is read
         output = self.dataset.output.model_dump(mode="json", exclude={"reask"})
-        code: list[object] = [] if self._code is None else [version(self._code)]
+        code: list[object] = [] if self.code is None else [version(self.code)]
         if self.dataset.privacy.at_rest:
             code.append({"at_rest": True})
         return digest([LAYOUT, output, *code]).hex()[:16]

@@ -127,7 +127,8 @@ def _manifest(
     lake: LakeResource = context.resources.ondine_lake
     mode = mode_of(context.run.tags)
     run = context.run.run_id, run_scope(context), mode.value
-    return Manifest(pipeline, lake.lake(), Path(llm.ledger_path), run, wanted)
+    ledger, tags = Path(llm.ledger_path), context.run.tags
+    return Manifest(pipeline, lake.lake(), ledger, run, wanted, tags)
 
 
 def _specs(pipeline: Pipeline) -> list[dg.AssetSpec]:

@@ -160,6 +160,20 @@ def to_seal(path: Path) -> SealedTexts | None:
     return SealedTexts(path, sealing.namespace.hex(), sealing)
 
 
+def key_name() -> str | None:
+    """Return the name of the key under which new texts are sealed; None where they are not.
+
+    Raises OndineError for a key that is too short.
+    """
+    keys = encryption_keys()
+    if keys.current is None:
+        return None
+    from ondine_dagster.ledger.sealing import Sealing
+
+    namespace = Sealing(keys).namespace
+    return None if namespace is None else namespace.hex()
+
+
 def as_sealed(path: Path, notes: Mapping[str, str]) -> SealedTexts | None:
     """Return how a file is sealed that has these notes, None where it is not."""
     if SEALED_NOTE not in notes:

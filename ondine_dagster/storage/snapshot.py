@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondine_dagster.errors import OndineError
@@ -50,6 +51,7 @@ from ondine_dagster.storage.snapshot_file import (
     write_pointer,
     write_snapshot,
 )
+from ondine_dagster.storage.source_files import digests
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -260,6 +262,7 @@ def _describe(
         next_partition=placement.next_number,
         kind=kind,
         unassigned_rows=len(placement.reasons),
+        source_files=digests(dataset, source) if isinstance(source, Path) else {},
     )
 
 
@@ -318,8 +321,10 @@ def _store(
     pointer = read_pointer(lake, taken.dataset)
     before = () if pointer is None else pointer.kept
     if previous is not None and _is_unchanged(previous, taken, table.schema):
-        if previous.source_path != taken.source_path:  # the same rows from another place
-            previous = replace(previous, source_path=taken.source_path)
+        path, files = taken.source_path, taken.source_files
+        same = replace(previous, source_path=path, source_files=files)
+        if same != previous:  # the same rows from another place
+            previous = same
             write_pointer(lake, previous, before)
         return previous
     write_snapshot(taken, table, identities.keys, placement.keys)

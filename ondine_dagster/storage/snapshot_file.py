@@ -11,7 +11,7 @@ import dataclasses
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import accumulate
@@ -53,6 +53,7 @@ class Snapshot:
     """One reading of a source. `version` is a hash of rows, order and partitions.
 
     `rows` are all of them, also the `unassigned_rows`, which fit none of the `partitions`.
+    `source_files` are the sha256 (hex) of the files that were read, by name, where it was files.
     """
 
     dataset: str
@@ -66,6 +67,7 @@ class Snapshot:
     next_partition: int
     kind: Kind = "rows"
     unassigned_rows: int = 0
+    source_files: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def by_key(self) -> Mapping[str, PartitionInfo]:

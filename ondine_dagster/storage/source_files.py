@@ -7,7 +7,9 @@ refused by name. One file, declared by `source.path`, is a pattern that matches 
 from __future__ import annotations
 
 import glob
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -98,6 +100,18 @@ def source_files(dataset: Dataset, path: Path) -> list[SourceFile]:
         for name in names
         if (base / name).is_file() and file_format(name) is not None
     ]
+
+
+def digests(dataset: Dataset, path: Path) -> dict[str, str]:
+    """Return the sha256 (hex) of each file of a source, by its name. Files that are gone have none.
+
+    `path` is what `resolve_source` returned.
+    """
+    found = {}
+    for one in source_files(dataset, path):
+        with suppress(OSError), open(one.path, "rb") as file:
+            found[one.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def fixed_folder(searched: str) -> str:
