@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
@@ -68,18 +67,13 @@ def destination_of(settings: Settings) -> Destination | None:
     """Return where traces go; None where nobody asked for them.
 
     Raises OndineError where they were asked for and cannot be sent: a key or an address is missing
-    or malformed, or the package is not installed. It shows no value that may be secret.
+    or malformed. It shows no value that may be secret.
     """
     kind = settings.variable(TRACES)
     if kind is None or kind == "off":
         return None
     if kind not in ("langfuse", "otlp"):
         raise OndineError(f"{TRACES} is {kind!r}. It can be langfuse, otlp or off.")
-    if find_spec("opentelemetry") is None or find_spec("opentelemetry.proto") is None:
-        raise OndineError(
-            f"{TRACES} is {kind}, which needs the package opentelemetry-proto: run "
-            f"`pip install 'ondine_dagster[{kind}]'`, or unset {TRACES}."
-        )
     return _langfuse(settings) if kind == "langfuse" else _otlp(settings)
 
 

@@ -1,9 +1,9 @@
-"""The bytes of OTLP's ExportTraceServiceRequest, written without an object for each field.
+"""The bytes of OTLP: requests written without an object for each field, and what is said to them.
 
 The messages are those of
 https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto,
 their bytes as https://protobuf.dev/programming-guides/encoding says. Objects of the protobuf
-library take twice the time, and there is a span for each row.
+library take twice the time, and there is a span for each row; so nobody has to install it.
 """
 
 from __future__ import annotations
@@ -114,6 +114,52 @@ def _string_head(size: int) -> bytes:
     """Return what stands before the bytes of a text in a KeyValue, after the tag of its value."""
     inner = b"\x0a" + _varint(size)
     return _varint(len(inner) + size) + inner
+
+
+def rejected(body: bytes) -> tuple[int, str]:
+    """Return how many spans an ExportTraceServiceResponse says were rejected, and why.
+
+    Raises ValueError where it is none.
+    """
+    partial = _fields(body).get(1, b"")
+    told = _fields(partial) if isinstance(partial, bytes) else {}
+    count, why = told.get(1, 0), told.get(2, b"")
+    if not isinstance(count, int) or not isinstance(why, bytes):
+        raise ValueError("not an ExportTraceServiceResponse")
+    return count, why.decode()
+
+
+def _fields(body: bytes) -> dict[int, int | bytes]:
+    """Return the fields of a message by their numbers."""
+    found: dict[int, int | bytes] = {}
+    at = 0
+    while at < len(body):
+        tag, at = _read_varint(body, at)
+        kind = tag & 7
+        if kind == 0:
+            found[tag >> 3], at = _read_varint(body, at)
+            continue
+        if kind == 2:
+            size, at = _read_varint(body, at)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        if at + size > len(body):
+            raise ValueError("cut off")
+        found[tag >> 3] = body[at : at + size]
+        at += size
+    return found
+
+
+def _read_varint(body: bytes, at: int) -> tuple[int, int]:
+    """Return a number, and where the next field begins."""
+    value = 0
+    for place in range(at, min(at + 10, len(body))):
+        value |= (body[place] & 0x7F) << 7 * (place - at)
+        if body[place] < 0x80:
+            return value, place + 1
+    raise ValueError("cut off")
 
 
 _SHORT, _MANY = 1024, 4096

@@ -2,7 +2,7 @@
 
 https://opentelemetry.io/docs/specs/otlp/#otlphttp. Spans are posted here and not by an SDK: there
 is no queue that could overflow, no global tracer that could be another's, and each post has an
-answer. Needs the package opentelemetry-proto for what a host says of spans that it rejects.
+answer.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ondine_dagster.engine.transport import tls_context
 from ondine_dagster.llm.retry_after import retry_after_seconds
 from ondine_dagster.observe.destination import HEADERS, PUBLIC_KEY, SECRET_KEY, Destination
-from ondine_dagster.observe.encoding import encode
+from ondine_dagster.observe.encoding import encode, rejected
 from ondine_dagster.observe.spans import Span
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ _CONTENT = frozenset({400, 413, 422})  # the host does not take these very spans
 _AGAIN = frozenset({429, 502, 503, 504})
 _GZIP_LEVEL = 1  # attributes are much alike: more gains little
 _MAX_REPLY_BYTES = 2**16
-_MESSAGES = "opentelemetry.proto.collector.trace.v1.trace_service_pb2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +144,6 @@ def _partial_success(content_type: str, body: bytes) -> Delivered:
             return Delivered(
                 int(partial.get("rejectedSpans") or 0), partial.get("errorMessage", "")
             )
-        if not body:  # all was taken
-            return Delivered()
-        parsed = import_module(_MESSAGES).ExportTraceServiceResponse.FromString(body)
+        return Delivered(*rejected(body))
     except Exception:  # noqa: BLE001 (whatever it says in whichever shape: it says 200)
         return Delivered()
-    return Delivered(parsed.partial_success.rejected_spans, parsed.partial_success.error_message)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
-from ondine_dagster.observe.encoding import encode
+from ondine_dagster.observe.encoding import encode, rejected
 from ondine_dagster.observe.spans import Span
 
 # lengths at which a number takes one byte more, or a table ends
@@ -87,3 +90,20 @@ def test_what_spans_share_is_in_each_of_them() -> None:
     other = {"of all": "no"}
     spans = [_span(common=one) for one in (_COMMON, other, _COMMON)]
     assert [_attributes(one) for one in _read(*spans)] == [_COMMON, other, _COMMON]
+
+
+@pytest.mark.parametrize(("count", "why"), [(0, ""), (3, ""), (0, "a warning"), (70_000, "ü" * 99)])
+def test_what_a_host_says_is_read(count: int, why: str) -> None:
+    said = ExportTraceServiceResponse()
+    said.partial_success.rejected_spans, said.partial_success.error_message = count, why
+    more = b"\x10\x07" + b"\x19" + b"8" * 8 + b"\x25" + b"4" * 4  # fields that nobody knows yet
+    assert rejected(said.SerializeToString() + more) == (count, why)
+    assert rejected(b"") == (0, "")
+
+
+@pytest.mark.parametrize(
+    "body", [b"OK", b"<html>", b"{}", b"\x0a\x05a", b"\x0a", b"\x08" + b"\xff" * 20]
+)
+def test_what_is_no_answer_of_a_trace_host_is_refused(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"wire type|cut off"):
+        rejected(body)
