@@ -21,6 +21,7 @@ from ondine_dagster.ledger.history import RowRequest, requests_for_row
 from ondine_dagster.ledger.identity import text_digest
 from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster.llm.reask import conversation
+from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.observe.scrubbing import scrubbed, scrubbed_messages
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.sealed_texts import UNREADABLE
@@ -29,6 +30,7 @@ from ondine_dagster.storage.snapshot_file import SNAPSHOT
 
 _BATCH_ROWS = 10_000
 _EARLIER = "an earlier question"
+_OTHER = "another of its questions, or an earlier one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Explained:
     """One request for the row. `question` says which of its questions it asked.
 
     `sent` are the messages for this row alone (JSON); None where they are not known any more, or
-    are encrypted under a key that is not given (`sent_unreadable`).
+    are encrypted under a key that is not given (`sent_unreadable`). `problem` is why its answer,
+    which came in order, is of no use as answers are read now.
     """
 
     request: RowRequest
@@ -44,6 +47,7 @@ class Explained:
     trace_id: str
     sent: Sequence[Mapping[str, Any]] | None
     sent_unreadable: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +124,11 @@ def _questions(pipeline: Pipeline, prompt: Mapping[str, Any]) -> dict[bytes, str
     key, messages = prompt.get("answer_key"), prompt.get("messages")
     if key is None or messages is None:
         return {}
-    if messages == UNREADABLE:
-        return {key: "its question"}
-    digest = text_digest(messages)
     several = pipeline.dataset.samples > 1
     found = {key: "sample 1" if several else "its question"}
+    if messages == UNREADABLE:  # what the others are is made from the messages
+        return found
+    digest = text_digest(messages)
     for number in range(1, pipeline.dataset.samples):
         found[pipeline.sample_key(digest, number)] = f"sample {number + 1}"
     if pipeline.fallback_llm is not None:
@@ -159,10 +163,10 @@ def _told(
     told: list[Explained] = []
     scrub = pipeline.scrub
     answers: dict[bytes, str] = {}  # by key, the last one before a request
+    unreadable = messages == UNREADABLE
+    other = _OTHER if unreadable else _EARLIER
     for one in requests:
-        known = messages if one.answer_key in questions else None
-        if unreadable := known == UNREADABLE:
-            known = None
+        known = messages if one.answer_key in questions and not unreadable else None
         if known is not None and one.kind == "reask":
             known = _reasked(pipeline, known, answers.get(one.answer_key))
         trace = trace_id(one.run_id or one.run_scope, one.dataset, one.partition).hex()
@@ -172,9 +176,18 @@ def _told(
         text = None if one.text is None else scrub(one.text)
         others = one.for_row if one.for_row == row_key else scrub(one.for_row)
         shown = replace(one, text=text, for_row=others)
-        question = questions.get(one.answer_key, _EARLIER)
-        told.append(Explained(shown, question, trace, sent, unreadable))
+        question = questions.get(one.answer_key, other)
+        problem = _problem(pipeline, one) if one.answer_key in questions else None
+        told.append(Explained(shown, question, trace, sent, unreadable, problem))
     return told
+
+
+def _problem(pipeline: Pipeline, request: RowRequest) -> str | None:
+    """Return why an answer that came in order is of no use, None where it is not."""
+    if request.text is None or request.verdict != "ok":
+        return None
+    read = pipeline.judge(request.text)
+    return pipeline.scrub(read.message) if isinstance(read, Rejection) else None
 
 
 def _reasked(pipeline: Pipeline, messages: str, answer: str | None) -> str | None:

@@ -40,6 +40,9 @@ def explain_command(called: str, row_key: str, *, as_json: bool) -> None:
         console.print(Text(_as_json(document(story), indent=2)))
         return
     _show(console, story)
+    if any(one.request.state == "unknown" for one in story.requests):
+        what = target.command("ledger unknown")
+        console.print(Text(f"\nWhat can be done about an unknown outcome: {what}"))
 
 
 def document(story: RowStory) -> dict[str, Any]:
@@ -57,6 +60,7 @@ def document(story: RowStory) -> dict[str, Any]:
                 "trace_id": one.trace_id,
                 "sent": one.sent,
                 "sent_unreadable": one.sent_unreadable,
+                "problem": one.problem,
             }
             for one in story.requests
         ],
@@ -130,12 +134,14 @@ def _facts(story: RowStory, one: Explained) -> Iterator[tuple[str, str]]:
     if not _is_own(story, request):
         yield "sent for", f"row {request.for_row} of {request.dataset}: the same question"
     if request.rows > 1:
-        yield "together", f"{plural(request.rows, 'row')} in one request"
+        yield "together", f"{plural(request.rows, 'row')} in one request, here is this row's part"
+    kind = f"{request.kind}, compared only" if request.kind == "verify" else request.kind
     tries = "" if request.number == 1 else f", number {request.number} of its run"
-    yield "kind", f"{request.kind}{tries}"
+    yield "kind", f"{kind}{tries}"
     ended = [request.state, request.verdict, request.error_class]
     ended += [request.code or request.answer_code, *request.flags]
     yield "ended", ", ".join(dict.fromkeys(filter(None, ended)))
+    yield "of no use", one.problem or ""
     served = [request.model_served, request.provider_served]
     told = f", served {' by '.join(filter(None, served))}" if any(served) else ""
     yield "model", f"{request.model_requested}{told}"

@@ -89,6 +89,7 @@ def test_packs_samples_and_what_was_asked_once_more(make_bench: MakeBench) -> No
     several.run_missing()
     told = story(several, "r0").requests
     assert {one.question for one in told} == {"sample 1", "sample 2"}
+    assert {one.problem for one in told} == {None}
 
     again = make_bench(
         numbered(1, "[[fault=wrong_schema times=1]] row {n}"),
@@ -100,6 +101,7 @@ def test_packs_samples_and_what_was_asked_once_more(make_bench: MakeBench) -> No
     assert second.request.kind == "reask" and first.sent is not None and second.sent is not None
     assert len(second.sent) == len(first.sent) + 2
     assert "cannot be used" in sent(second)
+    assert "`score` is missing" in (first.problem or "")
 
 
 def test_rows_that_were_never_asked(make_bench: MakeBench) -> None:
