@@ -22,6 +22,7 @@ _MODULES = {
     "reading": "reading",
     "banking": "banking",
     "traces": "tracing",
+    "logs": "logs",
 }
 
 

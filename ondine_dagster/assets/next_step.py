@@ -50,7 +50,8 @@ def _failed(status: DatasetStatus) -> str | None:
         )
     if red:
         return (
-            f"Too many rows are rejected in {plural(len(red), 'partition')}: launch the job "
-            f"{name}__retry_rejected, or run `ondine-dagster retry {name}`."
+            f"Too many rows are rejected in {plural(len(red), 'partition')}: look at "
+            f"rejected_rows. The job {name}__retry_rejected, or `ondine-dagster retry {name}`, "
+            "asks again for those that may succeed."
         )
     return None

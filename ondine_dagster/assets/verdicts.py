@@ -225,7 +225,8 @@ def _rejected_share(facts: Facts) -> Verdict:
         name = facts.status.dataset
         text += (
             f" In {len(bad):,} partition(s) they are more than limits.max_rejected allows: look at "
-            f"rejected_rows, and ask again with `ondine-dagster retry {name}`."
+            f"rejected_rows. `ondine-dagster retry {name}` asks again for those that may succeed, "
+            "and says how to ask for the others."
         )
     return Verdict(
         REJECTED,

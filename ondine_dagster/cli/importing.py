@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ondine_dagster.cli.console import messages, output
+from ondine_dagster.cli.target import program, word
 from ondine_dagster.component.declarations import TYPE_NAME, absolute, load_declaration
 from ondine_dagster.component.declarations import project_root_of as root_of
 from ondine_dagster.component.from_ondine.composition import convert
@@ -38,7 +39,8 @@ def import_command(config: Path, out: Path | None, name: str | None) -> None:
         ensure_folder(out.absolute().parent, private=False)
         write_atomically(out.absolute(), text.encode(), private=False)
         called = converted[0].attributes["name"]
-        command = f"ondine-dagster plan {out if len(converted) == 1 else f'{out}#{called}'}"
+        declared = word(str(out) if len(converted) == 1 else f"{out}#{called}")
+        command = f"{program()} plan {declared}"
         console.print(
             f"{plural(len(converted), 'dataset')} in {out}. Next: {command}", markup=False
         )

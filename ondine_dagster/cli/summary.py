@@ -217,12 +217,12 @@ def _places(target: Target, summary: RunSummary) -> Text:
         ("results", str(target.lake.root / target.name / "results")),
         ("report", str(report_file(target.lake, target.name))),
         *(("export", one.shown(target.name)) for one in target.declared.dataset.export),
-        ("Dagster UI", _page(target)),
+        ("Dagster UI", page_command(target)),
     ]
     return aligned(rows)
 
 
-def _page(target: Target) -> str:
+def page_command(target: Target) -> str:
     """Return the command that starts Dagster's page; outside of a project it shows runs only."""
     home = f"DAGSTER_HOME={shlex.quote(str(target.settings.dagster_home))}"
     root = find_project_root(target.declared.declared_in.parent)

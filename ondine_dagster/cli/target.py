@@ -71,7 +71,7 @@ class Target:
             name, verb = found["name"], found["verb"]
             if name and verb in _OF_A_DATASET:
                 (own,) = shlex.split(self.called)
-                name = self.called if name == self.name else _word(_beside(own, name))
+                name = self.called if name == self.name else word(_beside(own, name))
             return self.command(f"{verb} {name}" if name else verb)
 
         return _BY_NAME.sub(as_here, text)
@@ -88,7 +88,7 @@ def find_target(called: str) -> Target:
     Raises OndineError where there is no such dataset, or its declaration is wrong.
     """
     declared = _find(called, Path.cwd())
-    target = Target(_word(called), declared, load_settings(declared.project_root))
+    target = Target(word(called), declared, load_settings(declared.project_root))
     context = click.get_current_context(silent=True)
     if context is not None:  # so that what goes wrong from here on names commands that work
         context.find_root().obj = target
@@ -120,7 +120,8 @@ def _beside(called: str, name: str) -> str:
     return f"{path}#{name}" if name in in_file else name
 
 
-def _word(called: str) -> str:
+def word(called: str) -> str:
+    """Return how a dataset is called on a command line: in quotes where a shell needs them."""
     return called if _PLAIN.fullmatch(called) else shlex.quote(called)
 
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from ondine_dagster.cli import target as target_module
 from ondine_dagster.cli.main import cli
+from ondine_dagster.cli.summary import page_command
 from ondine_dagster.cli.target import Target, find_target
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.workbench import declaration
@@ -61,6 +62,22 @@ def test_the_data_folder_is_named_where_it_is_another_one(
     told = there.pasteable("ondine-dagster run notes")
     assert told == f"ONDINE_DATA_DIR={data_dir} ondine-dagster run notes"
     assert there.pasteable(told) == told
+
+
+def test_dagsters_page_is_started_where_the_project_is_and_shows_runs_without_one(
+    file: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = f"DAGSTER_HOME={data_dir}/dagster_home"
+    said = [page_command(find_target("two.yaml#notes"))]
+    (file.parent / "pyproject.toml").write_text("[tool.dg]\n")
+    said.append(page_command(find_target("two.yaml#notes")))
+    monkeypatch.chdir("/")
+    said.append(page_command(find_target(f"{file}#notes")))
+    assert said == [
+        f"{home} dagster-webserver --empty-workspace",
+        f"{home} dagster dev",
+        f"cd '{file.parent}' && {home} dagster dev",
+    ]
 
 
 @pytest.mark.usefixtures("file")
