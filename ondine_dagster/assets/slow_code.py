@@ -6,6 +6,7 @@ guess where a run stands still. Owns the files by which `status` learns it from 
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import threading
 import time
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 SLOW_SECONDS = 10.0
 LOOK_SECONDS = 1.0
+# so long nothing else of the process may run: then Python itself writes where it stands, in a
+# thread that needs no interpreter, https://docs.python.org/3/library/faulthandler.html
+HELD_SECONDS = 30.0
+_STANDARD_ERROR = 2
 FOLDER = "slow_code"
 
 
@@ -83,6 +88,7 @@ class SlowCode:
 
     def __enter__(self) -> Self:
         if isinstance(self._reader, WatchedReader):
+            _tell_if_held()  # it may be held before the thread first looks
             self._thread.start()
         return self
 
@@ -100,8 +106,10 @@ class SlowCode:
         assert isinstance(self._reader, WatchedReader)
         try:
             while not self._end.wait(LOOK_SECONDS):
+                _tell_if_held()
                 self._look(self._reader)
         finally:
+            faulthandler.cancel_dump_traceback_later()
             self._file.unlink(missing_ok=True)
 
     def _look(self, reader: WatchedReader) -> None:
@@ -127,6 +135,10 @@ class SlowCode:
             partition, row_key = call.row
             whose = f"the answer of row {self._scrub(row_key)} (partition {partition})"
         return f"{reader.setting} has been reading {whose} for {seconds:.0f} s"
+
+
+def _tell_if_held() -> None:
+    faulthandler.dump_traceback_later(HELD_SECONDS, file=_STANDARD_ERROR)
 
 
 def slow_code(data_dir: Path, dataset: str) -> list[str]:

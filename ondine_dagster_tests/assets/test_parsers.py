@@ -181,6 +181,21 @@ def test_a_function_that_does_not_return_is_named_with_its_row(
     assert slow_code(bench.data, "notes") == []  # it has returned
 
 
+def test_code_that_lets_nothing_else_run_is_told_by_python_itself(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def hold(text: str) -> str:
+        sum(range(10_000_000))  # one step of the interpreter, as a search of `re` is
+        return text
+
+    monkeypatch.setattr(slow, "HELD_SECONDS", 0.02)
+    monkeypatch.setattr(own_answers, "first_word", hold)
+    bench = make_bench(numbered(1), output={"function": f"{OWN}:first_word"})
+    with slow.SlowCode(bench.pipeline, pytest.fail):
+        bench.pipeline.reader.read("x")
+    assert "in hold\n" in capfd.readouterr().err
+
+
 def test_what_a_killed_run_has_told_of_its_code_is_forgotten(tmp_path: Path) -> None:
     file = tmp_path / slow.FOLDER / "notes.1.json"
     file.parent.mkdir()
