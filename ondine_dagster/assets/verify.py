@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ondine_dagster.assets.partition_counts import VERIFIED
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.verify_sample import Sampled, Wanted
-from ondine_dagster.engine.rows import Outcome, PartitionFeed, RowOutcome
-from ondine_dagster.llm.answers import Values
+from ondine_dagster.engine.rows import PartitionFeed, RowOutcome
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import plural
 
@@ -36,12 +35,15 @@ class Same(StrEnum):
 
     MATCH = "match"
     MISMATCH = "mismatch"
-    INDETERMINATE = "indeterminate"  # no answer came, or it could not be read
+    INDETERMINATE = "indeterminate"  # no answer came
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A row that was asked again. `changed` are the columns that differ: before and now."""
+    """A row that was asked again.
+
+    `changed` are the columns that differ: before and now; `why` there is nothing to compare.
+    """
 
     partition: str
     row_key: str
@@ -69,29 +71,20 @@ def ask_again(pipeline: Pipeline, engine: Engine, chosen: Sequence[Sampled]) -> 
 
 def _compared(pipeline: Pipeline, one: Sampled, now: RowOutcome) -> Verified:
     row = one.partition, one.question.row_key
-    read = None
-    if now.outcome is Outcome.ANSWERED and now.text is not None:
-        read = _read(pipeline, one.answer, now.text)
-    if read is None:
-        return Verified(*row, Same.INDETERMINATE, why=now.message or "the answer cannot be read")
-    before, after = read
+    if now.text is None:
+        return Verified(*row, Same.INDETERMINATE, why=now.message or "no answer came")
+    # placeholders are compared as they are, or as values of their kind where only those fit
+    for read in (pipeline.reader.read, pipeline.judge):
+        before, after = read(one.answer), read(now.text)
+        if isinstance(before, dict) and isinstance(after, dict):
+            break
+    else:
+        why = now.message or (None if isinstance(after, dict) else after.message)
+        return Verified(*row, Same.MISMATCH, why=f"an answer of no use: {why}")
     changed = {
         name: (was, after.get(name)) for name, was in before.items() if was != after.get(name)
     }
     return Verified(*row, Same.MISMATCH if changed else Same.MATCH, changed)
-
-
-def _read(pipeline: Pipeline, before: str, now: str) -> tuple[Values, Values] | None:
-    """Return the output columns of two answers, None where one of them has none.
-
-    Placeholders of a row are compared as they are, or as values of their kind where no other text
-    is accepted.
-    """
-    for read in (pipeline.reader.read, pipeline.judge):
-        was, is_now = read(before), read(now)
-        if isinstance(was, dict) and isinstance(is_now, dict):
-            return was, is_now
-    return None
 
 
 def write_verified(
@@ -180,6 +173,8 @@ class Drift:
 
 
 def _example(row: Mapping[str, Any]) -> str:
+    if row["column"] is None:
+        return f"{row['_row_key']}: {row['why'] or _PURGED}"
     if row["before"] is None:
         return f"{row['_row_key']}, {row['column']}: {_PURGED}"
     return f"{row['_row_key']}, {row['column']}: was {row['before']}, now {row['now']}"

@@ -70,9 +70,10 @@ def verify_command(called: str, rows: int, max_drift: float | None, seed: str | 
     if drift is None:
         return 1
     click.echo(drift.text(allowed))
+    scrub = target.pipeline.scrub  # keys of rows, too
     for partition, example in drift.examples[:_SHOWN]:
-        click.echo(f"  {partition}: {example}")
+        click.echo(scrub(f"  {partition}: {example}"))
     for partition, why in drift.unclear[:_SHOWN]:
-        click.echo(f"  {partition}: cannot be compared: {why}")
+        click.echo(scrub(f"  {partition}: cannot be compared: {why}"))
     click.echo(f"paid {money(summary.this_run.settled)}; no table has changed; --seed {seed}")
     return 0 if drift.passed(allowed) else 1

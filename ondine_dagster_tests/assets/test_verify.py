@@ -131,6 +131,26 @@ def test_a_budget_holds_and_rows_without_an_answer_are_indeterminate(
     assert not wrong.success and charged() == 0
 
 
+def test_an_answer_of_no_use_differs_and_no_answer_tells_nothing(make_bench: MakeBench) -> None:
+    """A model that begins to refuse must not pass for one that says the same."""
+    faults = {"r2": "refusal", "r3": "wrong_schema", "r4": "500"}
+    rows = [
+        {"id": key, "text": f"[[fault={faults[key]} after=1]] {key}" if key in faults else key}
+        for key in ("r0", "r1", *faults)
+    ]
+    fields = {"mood": {"type": "string", "enum": ["angry", "calm"]}}
+    bench = make_bench(rows, output={"fields": fields}, limits={"max_attempts": 1})
+    bench.run_missing()
+    verify(bench, max_drift="40")
+    found = read_drift(bench.lake, "notes")
+    assert found is not None and found.rows == {"match": 2, "mismatch": 2, "indeterminate": 1}
+    told = [text for _, text in found.examples]
+    assert told[0].startswith("r2: an answer of no use: the model refused")
+    assert told[1].startswith("r3: an answer of no use: field `mood` is missing")
+    assert [text.partition(":")[0] for _, text in found.unclear] == ["r4"]
+    assert not drift_check(bench).passed  # two of four
+
+
 def test_each_row_is_as_likely_and_the_same_seed_draws_the_same(make_bench: MakeBench) -> None:
     rows = [{**row, "part": "small" if n < 2 else "large"} for n, row in enumerate(numbered(12))]
     rows[3]["text"] = rows[4]["text"]  # one question, two rows
