@@ -15,6 +15,14 @@ from ondine_dagster.observe.requests import Request, Root
 from ondine_dagster.observe.spans import Attributes, Row, Value, Vocabulary, usd
 
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
+# in the order of `Request.tokens`
+_USAGE = (
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_creation.input_tokens",
+    "gen_ai.usage.reasoning.output_tokens",
+)
 # our names of providers where the conventions have another
 _PROVIDERS = {"azure": "azure.ai.openai", "openai_compatible": "openai"}
 
@@ -36,24 +44,23 @@ class GenAiVocabulary(Vocabulary):
 
     def request(self, request: Request, rows: Sequence[Row]) -> Attributes:
         """Return what is said of a request alone, without texts."""
-        reasons = [one.asked.finish_reason for one in rows if one.asked.finish_reason]
-        return _known(
-            {
-                "gen_ai.response.id": request.remote_id,
-                "gen_ai.response.finish_reasons": list(dict.fromkeys(reasons)) or None,
-                "gen_ai.usage.input_tokens": request.prompt_tokens,
-                "gen_ai.usage.output_tokens": request.completion_tokens,
-                "gen_ai.usage.cache_read.input_tokens": request.cached_tokens,
-                "gen_ai.usage.cache_creation.input_tokens": request.cache_write_tokens,
-                "gen_ai.usage.reasoning.output_tokens": request.reasoning_tokens,
-                "error.type": request.code or request.error_class or _error_type(request, rows),
-                "ondine.row_key": rows[0].key if len(rows) == 1 else None,
-                "ondine.rows": len(rows),
-                "ondine.attempt_id": request.id.hex(),
-                "ondine.error_class": request.error_class,
-                "ondine.cost_usd": None if request.cost is None else usd(request.cost),
-            }
-        )
+        found: Attributes = {"ondine.attempt_id": request.id.hex(), "ondine.rows": len(rows)}
+        if len(rows) == 1:
+            found["ondine.row_key"] = rows[0].key
+        if request.remote_id is not None:
+            found["gen_ai.response.id"] = request.remote_id
+        if reasons := [one.asked.finish_reason for one in rows if one.asked.finish_reason]:
+            found["gen_ai.response.finish_reasons"] = list(dict.fromkeys(reasons))
+        for name, count in zip(_USAGE, request.tokens, strict=True):
+            if count is not None:
+                found[name] = count
+        if request.cost is not None:
+            found["ondine.cost_usd"] = usd(request.cost)
+        if request.error_class is not None:
+            found["ondine.error_class"] = request.error_class
+        if error := request.code or request.error_class or _error_type(request, rows):
+            found["error.type"] = error
+        return found
 
     def common(self, request: Request, partition: str) -> Attributes:
         """Return what is said of many requests."""
@@ -82,16 +89,14 @@ class GenAiVocabulary(Vocabulary):
     def row(self, request: Request, row: Row) -> Attributes:
         """Return what is said of a row of a pack alone, without texts."""
         asked = row.asked
-        return _known(
-            {
-                "ondine.row_key": row.key,
-                "ondine.verdict": asked.verdict,
-                "ondine.cost_share_usd": None
-                if asked.cost_share is None
-                else usd(asked.cost_share),
-                "error.type": _error_type(request, [row]),
-            }
-        )
+        found: Attributes = {"ondine.row_key": row.key}
+        if asked.verdict is not None:
+            found["ondine.verdict"] = asked.verdict
+        if asked.cost_share is not None:
+            found["ondine.cost_share_usd"] = usd(asked.cost_share)
+        if error := _error_type(request, [row]):
+            found["error.type"] = error
+        return found
 
     def row_common(self, request: Request, partition: str) -> Attributes:
         """Return what is said of the rows of many packs."""
@@ -109,10 +114,9 @@ class GenAiVocabulary(Vocabulary):
         if row.messages is not None:
             found["gen_ai.input.messages"] = _messages(row.messages)
         if row.answer is not None:
-            part = {"type": "text", "content": row.answer}
             reason = row.asked.finish_reason or "unknown"
-            answer = {"role": "assistant", "parts": [part], "finish_reason": reason}
-            found["gen_ai.output.messages"] = _to_json([answer])
+            answer = _message("assistant", _text_part(row.answer), finish_reason=reason)
+            found["gen_ai.output.messages"] = f"[{answer}]"
         return found
 
 
@@ -121,22 +125,31 @@ def _known(values: Mapping[str, Value | None]) -> Attributes:
 
 
 def _error_type(request: Request, rows: Sequence[Row]) -> str | None:
-    failed = [one.asked for one in rows if one.asked.failed]
-    if not failed:
-        return None
-    return request.code or request.error_class or failed[0].code or failed[0].verdict
+    for row in rows:
+        if row.asked.failed:
+            return request.code or request.error_class or row.asked.code or row.asked.verdict
+    return None
 
 
 def _messages(text: str) -> str:
-    """Return messages as the conventions have them: each with a list of typed parts."""
-    shown = [{"role": one["role"], "parts": _parts(one["content"])} for one in json.loads(text)]
-    return _to_json(shown)
+    """Return messages as the conventions have them: each with a list of typed parts, as JSON."""
+    shown = [_message(one["role"], _parts(one["content"])) for one in json.loads(text)]
+    return f"[{', '.join(shown)}]"
 
 
-def _parts(content: Any) -> list[Any]:
-    if isinstance(content, str):
-        return [{"type": "text", "content": content}]
-    return [
-        {"type": "text", "content": part["text"]} if part.get("type") == "text" else part
+def _parts(content: Any) -> str:
+    if type(content) is str:
+        return _text_part(content)
+    return ", ".join(
+        _text_part(part["text"]) if part.get("type") == "text" else _to_json(part)
         for part in content
-    ]
+    )
+
+
+def _message(role: str, parts: str, **more: str) -> str:
+    rest = "".join(f', "{name}": {_to_json(value)}' for name, value in more.items())
+    return f'{{"role": {_to_json(role)}, "parts": [{parts}]{rest}}}'
+
+
+def _text_part(text: str) -> str:
+    return f'{{"type": "text", "content": {_to_json(text)}}}'

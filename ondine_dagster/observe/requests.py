@@ -58,6 +58,11 @@ class Request(NamedTuple):
         return self[2:16]
 
     @property
+    def tokens(self) -> tuple[int | None, ...]:
+        """Return tokens: of the prompt, the answer, cached, written to the cache, of thoughts."""
+        return self[18:23]
+
+    @property
     def run_id(self) -> str:
         """Return the Dagster run; its scope in ledgers of before, which did not say."""
         return self.dagster_run or self.run_scope
