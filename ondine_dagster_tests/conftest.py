@@ -13,6 +13,7 @@ from ondine_dagster_tests.network_guard import NetworkGuard
 
 pytest_plugins = [
     "ondine_dagster.simulator.pytest_plugin",
+    "ondine_dagster_tests.quick_databases",
     "ondine_dagster_tests.workbench",
     "ondine_dagster_tests.postgres",
 ]

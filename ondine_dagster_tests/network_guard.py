@@ -20,6 +20,8 @@ class NetworkGuard:
     """Refuses connections and look-ups that leave the machine while `active`."""
 
     def __init__(self) -> None:
+        # not of the module, which is emptied before the last events of a process
+        self._heard = frozenset({"socket.connect", "socket.sendto", "socket.getaddrinfo"})
         self.active = False
         self.refused: list[str] = []
 
@@ -28,16 +30,15 @@ class NetworkGuard:
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
-        if not self.active:
+        # called for every import, opened file and frame that is looked at: the set goes first
+        if event not in self._heard or not self.active:
             return
-        if event in ("socket.connect", "socket.sendto"):
-            target = args[1]
-            allowed = not isinstance(target, tuple) or is_loopback(target[0])
-        elif event == "socket.getaddrinfo":
+        if event == "socket.getaddrinfo":
             target = args[0]
             allowed = target is None or is_loopback(target)
         else:
-            return
+            target = args[1]
+            allowed = not isinstance(target, tuple) or is_loopback(target[0])
         if not allowed:
             self._refuse(target)
 

@@ -31,6 +31,7 @@ from ondine_dagster.ledger.ledger import Ledger, close_ledger, open_ledger
 from ondine_dagster.simulator import Simulator
 from ondine_dagster.spec import Dataset
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster_tests.instances import in_memory
 
 RAW, PROMPTS, RESPONSES, RESULTS, REJECTED = (
     "raw_rows",
@@ -246,7 +247,7 @@ def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.Dags
     Threads that share SQLite in memory lock each other's tables out at once, without a wait.
     """
     if request.node.get_closest_marker("two_threads") is None:
-        made = dg.DagsterInstance.ephemeral()
+        made = in_memory()
     else:
         home = tmp_path / "dagster"
         home.mkdir()
