@@ -96,23 +96,29 @@ ANSWERS_IN_WORDS = ("good", "It is good.", "bad", '```json\n{"score": 1}\n```', 
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, _sources: Path) -> Path:
     """Return a folder with all sources that the changes name."""
+    return shutil.copytree(_sources, tmp_path, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="module")
+def _sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
     # read in any of the ways that the changes declare, it has the columns `id` and `review`
     odd = ["id,review,z|id|review", "id,review,z|id|review", '1,"é a\\tb",z|1|x']
-    (tmp_path / "odd.csv").write_text("\n".join(odd), encoding="utf-8")
+    (folder / "odd.csv").write_text("\n".join(odd), encoding="utf-8")
     book = Workbook()
     for month in ("May", "June"):
         sheet = book.create_sheet(month)
         sheet.append(["id", "review"])
         sheet.append([1, f"in {month}"])
-    book.save(tmp_path / "sheets.xlsx")
+    book.save(folder / "sheets.xlsx")
     for name in ("kind", "strict"):
-        (tmp_path / f"{name}.txt").write_text(f"Be {name}. {{{{ review }}}}")
+        (folder / f"{name}.txt").write_text(f"Be {name}. {{{{ review }}}}")
     for name, shown in {"few": [EXAMPLE], "many": [EXAMPLE, EXAMPLE]}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(shown))
+        (folder / f"{name}.json").write_text(json.dumps(shown))
     for name in ("shop", "other"):
-        with closing(sqlite3.connect(tmp_path / f"{name}.sqlite")) as shop:
+        with closing(sqlite3.connect(folder / f"{name}.sqlite")) as shop:
             shop.execute(f"create table reviews as select 1 as id, 'of {name}' as review")
             shop.execute("create table opinions as select 1 as id, 'mine' as review")
     for name in ("reviews", "opinions"):
@@ -124,13 +130,13 @@ def folder(tmp_path: Path) -> Path:
         text = "\n".join(
             [f"id,review,country,day,other_day,{','.join(TEXTS)},contact,{','.join(FILES)}", *lines]
         )
-        (tmp_path / f"{name}.csv").write_text(text)
-        (tmp_path / f"{name[0]}-2026-01-01.csv").write_text(text)
-        _upstream(tmp_path, name)
-    (tmp_path / "elsewhere").mkdir()
+        (folder / f"{name}.csv").write_text(text)
+        (folder / f"{name[0]}-2026-01-01.csv").write_text(text)
+        _upstream(folder, name)
+    (folder / "elsewhere").mkdir()
     for file in ("a.png", "b.png", "a.pdf", "b.pdf"):
-        (tmp_path / file).write_bytes((PNG if file.endswith("png") else PDF) + file[:1].encode())
-    return tmp_path
+        (folder / file).write_bytes((PNG if file.endswith("png") else PDF) + file[:1].encode())
+    return folder
 
 
 EXAMPLE = {"input": "so so", "output": {"label": "good", "score": 1}}
@@ -204,6 +210,7 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
     prompt = prompts[0]
     raw = lake.read(dataset.name, "raw_rows", first)
     provider = pipeline.provider
+    definitions = build_definitions(dataset, declared_in=folder / "defs.yaml", project_root=folder)
     settings = load_settings(folder, KEYS)
     keys = settings.keys_in(dataset.llm.key_source)
     headers = [provider.headers(key) for key in keys or (None,)]
@@ -230,14 +237,14 @@ def footprint(dataset: Dataset, folder: Path, lake: Lake) -> dict[str, Any]:
         "answers": _read(pipeline),
         "asked again": pipeline.why_again
         and [pipeline.why_again(text) for text in ANSWERS_IN_WORDS],
-        "specs": _specs(dataset, folder),
+        "specs": _specs(definitions),
         "pilot": _pilot(pipeline),
         "shown": pipeline.scrub(CONTACT),
         "at rest": at_rest(pipeline, raw).to_pylist(),
         "exported": _exported(pipeline, lake, first, folder),
         "observed": [type(one).__name__ for one in observers_of(pipeline)],
         "checks": _checks(pipeline),
-        "automation": _automation(dataset, folder),
+        "automation": _automation(definitions),
     }
 
 
@@ -359,8 +366,7 @@ def _exported(pipeline: Pipeline, lake: Lake, partition: str, folder: Path) -> l
     return found
 
 
-def _specs(dataset: Dataset, folder: Path) -> list[Any]:
-    definitions = build_definitions(dataset, declared_in=folder / "defs.yaml", project_root=folder)
+def _specs(definitions: dg.Definitions) -> list[Any]:
     return [
         (spec.key, spec.description, spec.group_name, list(spec.owners), repr(spec.metadata))
         for definition in definitions.assets or ()
@@ -369,8 +375,7 @@ def _specs(dataset: Dataset, folder: Path) -> list[Any]:
     ]
 
 
-def _automation(dataset: Dataset, folder: Path) -> list[Any]:
-    definitions = build_definitions(dataset, declared_in=folder / "defs.yaml", project_root=folder)
+def _automation(definitions: dg.Definitions) -> list[Any]:
     policies = [
         definition.backfill_policy
         for definition in definitions.assets or ()
