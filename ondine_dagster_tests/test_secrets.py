@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_OURS = {".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".import_linter_cache"}
+NOT_OURS = {
+    ".git",
+    ".venv",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".import_linter_cache",
+}
 # as long as the real ones are: `sk-canary` of a test is none
 KEYS = {
     "OpenAI": rb"sk-(?:proj|svcacct|admin|None)?-?[A-Za-z0-9_-]{40,}",

@@ -137,7 +137,7 @@ class Bill:
             self._forget(self._totals.in_flight)
             self._changed.notify_all()
 
-    def wait_for(self, condition: Callable[[Totals], bool], timeout: float = 10.0) -> bool:
+    def wait_for(self, condition: Callable[[Totals], bool], timeout: float = 60.0) -> bool:
         """Wait until `condition` holds for the totals; return False after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: condition(self._totals), timeout)
