@@ -127,3 +127,20 @@ def test_one_row_is_found_without_a_look_at_every_request(make_bench: MakeBench)
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()
     scanned = [detail for *_, detail in plan if detail.startswith("SCAN")]
     assert "SCAN asks" in scanned and "attempts" not in str(scanned), plan
+
+
+def test_without_the_key_no_question_is_called_an_earlier_one(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "the first key of all")
+    bench = make_bench(numbered(1, "row {n}"), samples=2)
+    bench.run_missing()
+    monkeypatch.delenv("ONDINE_ENCRYPTION_KEY")
+    told = story(bench, "r0").requests
+    other = "another of its questions, or an earlier one"
+    assert [(one.question, one.sent_unreadable) for one in told] in (
+        [("sample 1", True), (other, True)],
+        [(other, True), ("sample 1", True)],
+    )
+    assert {one.request.payload_state for one in told} == {"unreadable"}

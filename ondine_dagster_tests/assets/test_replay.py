@@ -15,6 +15,7 @@ from ondine_dagster_tests.small_files import png
 from ondine_dagster_tests.workbench import (
     PARTITIONED,
     PROMPTS,
+    RAW,
     REJECTED,
     RESPONSES,
     RESULTS,
@@ -77,9 +78,16 @@ def test_the_same_tables_come_from_the_recording(
     notes = [bench.lake.metadata("notes", RESULTS, key) for key in bench.partitions()]
     codes = {row["error_code"] for row in before[RESPONSES]}
     assert None in codes and "refused" in codes and len(codes) == 3  # the last is no answer
+    files = [
+        bench.lake.path("notes", asset, key)
+        for asset in (RAW, RESPONSES, RESULTS, REJECTED)
+        for key in bench.partitions()
+    ]
+    content = [file.read_bytes() for file in files]
     with no_network():
         assert bench.run(tags=REPLAY, raise_on_error=False) is not None
     assert tables(bench) == before
+    assert [file.read_bytes() for file in files] == content
     assert [bench.lake.metadata("notes", RESULTS, key) for key in bench.partitions()] == notes
     assert charged() == 0
 
