@@ -138,9 +138,13 @@ def _facts(story: RowStory, one: Explained) -> Iterator[tuple[str, str]]:
     kind = f"{request.kind}, compared only" if request.kind == "verify" else request.kind
     tries = "" if request.number == 1 else f", number {request.number} of its run"
     yield "kind", f"{kind}{tries}"
-    ended = [request.state, request.verdict, request.error_class]
-    ended += [request.code or request.answer_code, *request.flags]
-    yield "ended", ", ".join(dict.fromkeys(filter(None, ended)))
+    # what is said of a request of several rows is not true of each of them
+    together = request.rows > 1
+    ended = [request.state, request.verdict, None if together else request.error_class]
+    ended += [request.answer_code if together else request.code or request.answer_code]
+    yield "ended", ", ".join(dict.fromkeys(filter(None, [*ended, *request.flags])))
+    if together and request.code is not None:
+        yield "as a whole", f"{request.error_class}, {request.code}"
     yield "of no use", one.problem or ""
     served = [request.model_served, request.provider_served]
     told = f", served {' by '.join(filter(None, served))}" if any(served) else ""

@@ -79,10 +79,15 @@ def test_fallback_and_a_prompt_that_has_changed_since(make_bench: MakeBench) -> 
 
 
 def test_packs_samples_and_what_was_asked_once_more(make_bench: MakeBench) -> None:
-    packed = make_bench(numbered(4), name="packed", batching={"rows_per_request": 4})
+    rows = numbered(4) + numbered(1, "[[fault=pack_missing]] row {n}", first=4)
+    packed = make_bench(rows, name="packed", batching={"rows_per_request": 5})
     packed.run_missing()
-    only = story(packed, "r1").requests[0].request
-    assert only.rows == 4 and (only.cost_share or 0) < (only.cost or 0)
+    (only,) = story(packed, "r0").requests
+    assert only.request.rows == 5 and (only.request.cost_share or 0) < (only.request.cost or 0)
+    assert only.problem is None
+    missing, repaired = story(packed, "r1").requests
+    assert missing.problem == "its part of the answer is missing or damaged (pack_missing)"
+    assert (repaired.request.kind, repaired.problem) == ("split", None)
 
     output = {"fields": {"score": {"type": "integer"}}}
     several = make_bench(numbered(1, "[[token=t{n}]] row {n}"), name="several", samples=2)
