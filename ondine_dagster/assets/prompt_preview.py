@@ -95,8 +95,12 @@ def preview_prompts(
 
 def _batching(pipeline: Pipeline) -> Iterator[str]:
     if pipeline.packing is not None:
-        most = pipeline.dataset.batching.rows_per_request
+        batching, columns = pipeline.dataset.batching, pipeline.renderer.static_text.columns
+        own = "own text"
+        if batching.format == "csv" and columns:
+            own = f"columns ({', '.join(columns)})"
         yield (
-            f"batching.rows_per_request is {most}: several rows go into one request, what they "
-            "share once, and each row's own text under a code. Here each stands alone."
+            f"batching.rows_per_request is {batching.rows_per_request}: several rows go into one "
+            f"request, what they share once, and each row's {own} under a code. Here each stands "
+            "alone."
         )

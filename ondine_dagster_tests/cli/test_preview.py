@@ -72,6 +72,11 @@ def test_rows_that_go_together_are_said_to(wrote: Person) -> None:
     wrote.declare(prompt=prompt, output={"fields": fields}, batching={"rows_per_request": 25})
     shown = wrote.types("preview", "notes.yaml", "--rows", "1").stdout
     assert "batching.rows_per_request is 25: several rows go into one request" in shown
+    assert "each row's own text under a code" in " ".join(shown.split())
+    prompt = {"template": "{{ id }}: {{ text }}"}
+    wrote.declare(prompt=prompt, batching={"rows_per_request": 25, "format": "csv"})
+    shown = wrote.types("preview", "notes.yaml", "--rows", "1").stdout
+    assert "each row's columns (id, text) under a code" in " ".join(shown.split())
 
 
 def test_a_mistake_is_one_message(wrote: Person) -> None:
