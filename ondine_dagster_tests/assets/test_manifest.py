@@ -98,13 +98,20 @@ def test_versions_declaration_prices_counts_and_money(
 
 
 def test_a_run_that_stops_says_why_and_a_full_disk_stops_none(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    bench = make_bench(numbered(4), limits={"budgets": [{"requests": 2, "per": "total"}]})
+    code = tmp_path / "reader_of_manifest.py"
+    code.write_text("def read(answer):\n    return answer\n")
+    bench = make_bench(
+        numbered(4),
+        limits={"budgets": [{"requests": 2, "per": "total"}]},
+        output={"function": "reader_of_manifest:read"},
+    )
     bench.snapshot()
     told = manifest(bench, bench.run(raise_on_error=False).run_id)
     assert told["run"]["outcome"] == "failure" and told["run"]["stopped"] == "budget_used_up"
     assert (told["counts"]["waiting"], told["counts"]["red"]) == (2, 1)
+    assert told["declaration"]["code_sha256"] == sha256(code.read_bytes()).hexdigest()
 
     def full(path: Path, content: bytes) -> Path:
         raise OSError(28, "No space left on device")
