@@ -28,6 +28,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 # what stands for a text in which a pattern could not be looked for
 NOT_SEARCHED = "not_searched"
 _Spans = Iterable[tuple[int, int]]
+_Detector = tuple[str, Callable[[str], _Spans]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,12 @@ class Finder:
         else `find` raises PatternTooSlow.
         """
         self._hide_slow = hide_slow
-        own = {name: OwnPattern(pattern) for name, pattern in (patterns or {}).items()}
-        self._detectors: list[tuple[str, Callable[[str], _Spans]]] = [
-            *((name, pattern.spans) for name, pattern in own.items()),
-            *((kind, _DETECTORS[kind]) for kind in KINDS if kind in kinds),
+        own = {name: OwnPattern(pattern).spans for name, pattern in (patterns or {}).items()}
+        ours = {kind: _DETECTORS[kind] for kind in KINDS if kind in kinds}
+        self._detectors: list[_Detector] = [*own.items(), *ours.items()]
+        self._without_numbers: list[_Detector] = [
+            *own.items(),
+            *(one for one in ours.items() if one[0] not in _NUMBERS),
         ]
 
     def find(self, text: str) -> list[Found]:
@@ -79,10 +82,8 @@ class Finder:
 
     def _find(self, text: str) -> list[Found]:
         found: list[Found] = []
-        numbers = _SEVEN_DIGITS.search(text) is not None
-        for kind, spans in self._detectors:
-            if not numbers and kind in _NUMBERS:
-                continue
+        detectors = self._detectors if _SEVEN_DIGITS.search(text) else self._without_numbers
+        for kind, spans in detectors:
             for start, end in spans(text):
                 place = bisect(found, start, key=_start)
                 is_free = place == 0 or found[place - 1].end <= start

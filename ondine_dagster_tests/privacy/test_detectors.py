@@ -82,6 +82,11 @@ def test_patterns_of_the_users_own_come_first() -> None:
     )
 
 
+@pytest.mark.parametrize("address", ["2001:db8:85a3:1:2:8a2e:370:7334", "2001:db8::1"])
+def test_addresses_of_version_6_with_and_without_a_gap(address: str) -> None:
+    assert scrubber()(f'{{"from":"{address}","to":"a:b"}}') == '{"from":"[IP]","to":"a:b"}'
+
+
 def test_a_pattern_that_matches_nothing_at_all_finds_nothing() -> None:
     assert Finder((), {"empty": "x*"}).find("axxb") == [Found(1, 3, "empty")]
 
