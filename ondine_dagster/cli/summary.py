@@ -59,7 +59,7 @@ def problems(target: Target, summary: RunSummary, choice: Choice) -> list[str]:
     status, again = summary.status, target.command(f"run {target.called}")
     found = [failure.message for failure in summary.failures]
     only_red = all(failure.only_red for failure in summary.failures)
-    if found and (waiting_again(status) or not only_red):  # else a run would ask nobody
+    if found and (waiting_again(status) or not only_red):  # else retry is the way on
         found.append(f"When that is put right, go on with: {again}{choice.options}")
     missing = status.in_state(*_WITHOUT_FILES)
     if missing and not summary.failures:
