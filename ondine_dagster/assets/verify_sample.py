@@ -94,7 +94,8 @@ def sample(
 ) -> list[Sampled]:
     """Return up to so many rows with a good answer to the present question, in order.
 
-    Of several samples the first stands for its row. Raises OndineError where there is none.
+    Of several samples the first stands for its row. Raises OndineError where there is none, which
+    says so where the key of their texts is not given.
     """
     count = drawn = wanted.rows
     while True:
@@ -105,6 +106,10 @@ def sample(
             break
         drawn *= 4  # some of them cannot be compared, such as those whose text was purged
     if not known:
+        for partition in partitions:
+            if lake.exists(pipeline.name, _PROMPTS, partition):
+                with closing(lake.open(pipeline.name, _PROMPTS, partition)) as prompts:
+                    prompts.refuse_other_key()
         raise OndineError(
             f"Dataset {pipeline.name} has no row to ask again here: none has a good answer of its "
             "own model to the present question whose text is still there. Run it first."

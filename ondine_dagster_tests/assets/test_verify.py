@@ -10,6 +10,7 @@ import pytest
 
 from ondine_dagster.assets.verify import read_drift
 from ondine_dagster.assets.verify_sample import Wanted, sample
+from ondine_dagster.errors import OndineError
 from ondine_dagster_tests.workbench import PARTITIONED, Bench, MakeBench, numbered
 
 TRIO = PARTITIONED[2:]
@@ -175,3 +176,19 @@ def test_each_row_is_as_likely_and_the_same_seed_draws_the_same(make_bench: Make
             "(attempt) WHERE row_key NOT IN ('r0', 'r1', 'r3'))"
         )
     assert sorted(drawn("a")) == ["r0", "r1", "r3"]
+
+
+def test_without_the_key_it_is_said_that_texts_cannot_be_read(
+    make_bench: MakeBench, charged: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography")
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "the first key of all")
+    bench = make_bench(numbered(2))
+    bench.run_missing()
+    verify(bench)
+    found = read_drift(bench.lake, "notes")
+    assert found is not None and found.rows["match"] == 2 and charged() == 4
+    monkeypatch.delenv("ONDINE_ENCRYPTION_KEY")
+    wanted = Wanted(1, "", None, everywhere=True)
+    with pytest.raises(OndineError, match="ONDINE_ENCRYPTION_KEY is not set"):
+        sample(bench.pipeline, bench.ledger, bench.lake, bench.partitions(), wanted)
