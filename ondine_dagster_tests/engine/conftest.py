@@ -11,6 +11,7 @@ import pytest
 from ondine_dagster.engine import retry
 from ondine_dagster.engine.engine import _new_loop
 from ondine_dagster.ledger import provider_state
+from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.engine.harness import Harness
 
@@ -47,6 +48,19 @@ def short_cooldowns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try a provider that is out again at once."""
     monkeypatch.setattr(provider_state, "FIRST_COOLDOWN_MS", 1)
     monkeypatch.setattr(provider_state, "LONGEST_COOLDOWN_MS", 1)
+
+
+@pytest.fixture
+def ledgers(tmp_path: Path) -> Iterator[list[Ledger]]:
+    """Four open ledgers on one file, as of four processes."""
+    with ExitStack() as stack:
+        path = tmp_path / "ledger.sqlite"
+        yield [stack.enter_context(closing(Ledger(path))) for _ in range(4)]
+
+
+@pytest.fixture
+def ledger(ledgers: list[Ledger]) -> Ledger:
+    return ledgers[0]
 
 
 @pytest.fixture(params=[_new_loop, asyncio.new_event_loop], ids=["engine", "asyncio"])

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
-
 from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.stop import StopSign
@@ -18,13 +14,6 @@ from ondine_dagster_tests.engine.fake_time import fake_loop
 
 KEY = ProviderKey("openai_compatible", "http://127.0.0.1:9/v1", "m")
 TEN_A_SECOND = Rates(requests_per_minute=600)
-
-
-@contextmanager
-def four_ledgers(folder: Path) -> Iterator[list[Ledger]]:
-    with ExitStack() as stack:
-        path = folder / "ledger.sqlite"
-        yield [stack.enter_context(closing(Ledger(path))) for _ in range(4)]
 
 
 def make_pacer(ledger: Ledger, rates: Rates, stop: StopSign | None = None) -> Pacer:

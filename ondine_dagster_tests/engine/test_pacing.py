@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,21 +22,10 @@ from ondine_dagster_tests.engine.fake_time import (
     fake_loop,
     run_in_fake_time,
 )
-from ondine_dagster_tests.engine.pacers import KEY, TEN_A_SECOND, four_ledgers, make_pacer
+from ondine_dagster_tests.engine.pacers import KEY, TEN_A_SECOND, make_pacer
 from ondine_dagster_tests.ledger.builders import value
 
 ONE_A_MINUTE = Rates(requests_per_minute=1)
-
-
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[list[Ledger]]:
-    with four_ledgers(tmp_path) as ledgers:
-        yield ledgers
-
-
-@pytest.fixture
-def ledger(ledgers: list[Ledger]) -> Ledger:
-    return ledgers[0]
 
 
 class Counted:

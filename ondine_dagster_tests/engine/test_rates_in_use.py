@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterator
 from itertools import cycle
-from pathlib import Path
 
 import pytest
 
@@ -14,21 +12,10 @@ from ondine_dagster.engine.pacing import Pacer
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.rates import Rates
 from ondine_dagster_tests.engine.fake_time import fake_loop, run_in_fake_time
-from ondine_dagster_tests.engine.pacers import TEN_A_SECOND, four_ledgers, make_pacer
+from ondine_dagster_tests.engine.pacers import TEN_A_SECOND, make_pacer
 
 TOKENS = Rates(tokens_per_minute=60_000)
 Used = tuple[int, ...]
-
-
-@pytest.fixture
-def ledgers(tmp_path: Path) -> Iterator[list[Ledger]]:
-    with four_ledgers(tmp_path) as ledgers:
-        yield ledgers
-
-
-@pytest.fixture
-def ledger(ledgers: list[Ledger]) -> Ledger:
-    return ledgers[0]
 
 
 class TokenBucket:
