@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from ondine_dagster.assets.automation import build_automation
+from ondine_dagster.assets.declared_columns import check_source_columns
 from ondine_dagster.assets.export import build_export
 from ondine_dagster.assets.partitions import partitions_def
 from ondine_dagster.assets.pipeline import Pipeline
@@ -58,4 +59,4 @@ def _check_columns(pipeline: Pipeline) -> None:
         columns = pipeline.source_columns()
     except OndineError:
         return  # not there or not readable yet: `snapshot` says so, with the reason
-    pipeline.check(columns)
+    check_source_columns(pipeline, columns)

@@ -6,13 +6,12 @@ of its own. One that raises or hangs is reported once, when the run ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ondine_dagster.assets.declared_code import ObserverClass, observer_class
 from ondine_dagster.engine.events import Event, Observer
 from ondine_dagster.errors import OndineError
-from ondine_dagster.llm.own_code import load
 from ondine_dagster.observe.relay import Relay, Undelivered
 from ondine_dagster.settings import OBSERVER
 from ondine_dagster.spec.providers import is_import_path
@@ -21,17 +20,6 @@ if TYPE_CHECKING:
     from ondine_dagster.assets.pipeline import Pipeline
 
 _EXAMPLE = "my_module:MyObserver"
-ObserverClass = Callable[[], Observer]
-
-
-def observer_class(setting: str, path: str, folders: Iterable[Path]) -> ObserverClass:
-    """Return the class that `setting` names; raises OndineError where there is none of the kind."""
-    found = load(setting, path, folders, "class")
-    if not isinstance(found, type):
-        raise OndineError(f"{setting}: {path} is no class.")
-    if not callable(getattr(found, "on_event", None)):
-        raise OndineError(f"{setting}: {path} has no method on_event(self, event).")
-    return found
 
 
 def observers_of(pipeline: Pipeline) -> list[Observer]:

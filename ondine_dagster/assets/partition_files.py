@@ -37,7 +37,7 @@ from ondine_dagster.assets.response_rows import response_rows, shared_columns
 from ondine_dagster.assets.row_ends import ReadRow, problem
 from ondine_dagster.assets.row_events import event_rows, life_of
 from ondine_dagster.assets.samples import read_row
-from ondine_dagster.assets.slow_code import WatchedReader
+from ondine_dagster.assets.watched_reader import WatchedReader
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.ledger.key_secret import KEYS_NOTE

@@ -6,17 +6,16 @@ wire schema) decides answers and costs money to change, the local part costs not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ondine_dagster.assets.answer_code import answer_code, with_fields_of
+from ondine_dagster.assets.declared_code import answer_code, observer_class, with_fields_of
 from ondine_dagster.assets.ledger_keys import LedgerKeys
-from ondine_dagster.assets.observer import observer_class
 from ondine_dagster.assets.partition_counts import RESPONSES
-from ondine_dagster.assets.slow_code import WatchedReader
+from ondine_dagster.assets.watched_reader import WatchedReader
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.identity import answer_key, digest
 from ondine_dagster.llm.answers import AnswerReader, Values
@@ -40,7 +39,7 @@ from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.locate import columns_of, locate, pieces_of
 from ondine_dagster.storage.located import Located, Piece
 from ondine_dagster.storage.prompt_files import read_prompt
-from ondine_dagster.storage.snapshot import Snapshot, check_columns, current_snapshot
+from ondine_dagster.storage.snapshot import Snapshot, current_snapshot
 from ondine_dagster.storage.sources import SourceNotFound, places
 
 if TYPE_CHECKING:
@@ -116,37 +115,6 @@ class Pipeline:
     def source_columns(self) -> list[str]:
         """Return the source's columns; raises OndineError where they cannot be read (yet)."""
         return columns_of(self.dataset, self.source())
-
-    def check(self, columns: Sequence[str]) -> None:
-        """Refuse a declaration that does not fit the source's columns.
-
-        Raises OndineError for colliding columns and for names in the prompt that are no columns.
-        """
-        check_columns(self.dataset, columns)
-        named = {"the prompt": self.renderer.columns}
-        if self.condition is not None:
-            named["`when`"] = self.condition.columns
-        for what, names in named.items():
-            if unknown := sorted(names - set(columns)):
-                raise OndineError(
-                    f"Dataset {self.name}: {what} names {', '.join(unknown)}, which the source "
-                    f"does not have. Its columns: {', '.join(columns)}.{self._braces()}"
-                )
-        self._check_cleaned(columns)
-
-    def _braces(self) -> str:
-        if self.prompt_texts.style == "jinja":
-            return ""
-        return " In plain text {name} is a column; braces that are text are doubled: {{ and }}."
-
-    def _check_cleaned(self, columns: Sequence[str]) -> None:
-        named = columns if self.renderer.needs_whole_row else self.renderer.columns
-        idle = sorted(self.dataset.prompt.clean.keys() - set(named))
-        if idle:
-            raise OndineError(
-                f"Dataset {self.name}: prompt.clean has {', '.join(idle)}, which is not in the "
-                f"prompt. Its columns: {', '.join(sorted(named))}. Correct or remove it."
-            )
 
     def bind(self, ledger: Ledger, lake: Lake) -> None:
         """Tie the dataset's name to this declaration in the ledger, before money is spent.

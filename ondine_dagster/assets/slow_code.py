@@ -12,15 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from ondine_dagster.assets.processes import Process
-from ondine_dagster.llm.answers import AnswerReader, Values
-from ondine_dagster.llm.rejection import Rejection, shown
-from ondine_dagster.spec import Output
+from ondine_dagster.assets.watched_reader import Call, WatchedReader
+from ondine_dagster.llm.rejection import shown
 from ondine_dagster.storage.atomic import ensure_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -33,44 +32,6 @@ LOOK_SECONDS = 1.0
 HELD_SECONDS = 30.0
 _STANDARD_ERROR = 2
 FOLDER = "slow_code"
-
-
-@dataclass(slots=True)
-class _Call:
-    """One answer that is being read: of which row, if that is known, and since when."""
-
-    row: tuple[str, str] | None
-    text: str
-    began: float
-    told: bool = False
-
-
-class WatchedReader(AnswerReader):
-    """Reads answers by code of the user's own, and remembers which are being read right now."""
-
-    def __init__(self, output: Output, code: Any) -> None:
-        super().__init__(output, code)
-        self.setting = f"output.{output.kind} {output.function or output.model}"
-        self._rows: dict[int, tuple[str, str]] = {}  # by thread, as are the calls
-        self._calls: dict[int, _Call] = {}
-
-    def next_row(self, partition: str, row_key: str) -> None:
-        """Say whose answer this thread reads next."""
-        self._rows[threading.get_ident()] = partition, row_key
-
-    def read(self, text: str, flags: list[str] | None = None) -> Values | Rejection:
-        """Read as `AnswerReader` does."""
-        thread = threading.get_ident()
-        self._calls[thread] = _Call(self._rows.get(thread), text, time.monotonic())
-        try:
-            return super().read(text, flags)
-        finally:
-            del self._calls[thread]
-
-    def slow_calls(self) -> list[_Call]:
-        """Return the calls that have lasted for longer than SLOW_SECONDS."""
-        latest = time.monotonic() - SLOW_SECONDS
-        return [one for one in list(self._calls.values()) if one.began < latest]
 
 
 class SlowCode:
@@ -113,7 +74,7 @@ class SlowCode:
             self._file.unlink(missing_ok=True)
 
     def _look(self, reader: WatchedReader) -> None:
-        slow = reader.slow_calls()
+        slow = reader.slow_calls(SLOW_SECONDS)
         for call in slow:
             if not call.told:
                 self._warn(f"{self._name}: {self._told(reader, call)}")
@@ -127,7 +88,7 @@ class SlowCode:
             ensure_folder(self._folder)
             write_atomically(self._file, json.dumps(note).encode())
 
-    def _told(self, reader: WatchedReader, call: _Call) -> str:
+    def _told(self, reader: WatchedReader, call: Call) -> str:
         seconds = time.monotonic() - call.began
         if call.row is None:
             whose = f"an answer that begins {shown(self._scrub(call.text))}"

@@ -7,6 +7,7 @@ import dagster as dg
 
 from ondine_dagster.assets.at_work import UNFINISHED_RUNS
 from ondine_dagster.assets.checks import check_specs, fail_if_blocked, log_verdicts
+from ondine_dagster.assets.declared_columns import check_source_columns
 from ondine_dagster.assets.events import Metadata
 from ondine_dagster.assets.keys import asset_spec, upstream_key
 from ondine_dagster.assets.next_step import next_step
@@ -80,7 +81,7 @@ def build_snapshot(pipeline: Pipeline, *, loads_asset: bool = True) -> dg.Assets
             except OndineError as error:  # it may quote cells
                 log_verdicts(context, pipeline, refused(error, largest), "the source")
                 raise OndineError(pipeline.scrub(str(error))) from None
-            pipeline.check(result.snapshot.source_columns)
+            check_source_columns(pipeline, result.snapshot.source_columns)
             write_unassigned(pipeline, lake, result.snapshot, result.reasons)
             register_partitions(context.instance, lake, pipeline, context.run.run_id)
             status = dataset_status(pipeline, lake, result.snapshot)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from ondine_dagster.assets.declared_columns import check_source_columns
 from ondine_dagster.assets.export import look_at
 from ondine_dagster.assets.prompt_parts import cache_remarks
 from ondine_dagster.assets.resources import LLMProviderResource
@@ -179,7 +180,7 @@ def _set(variable: str, keys: int) -> str:
 
 def _source(target: Target) -> str:
     columns = target.pipeline.source_columns()
-    target.pipeline.check(columns)
+    check_source_columns(target.pipeline, columns)
     return f"{shown(target.pipeline.source())}: {', '.join(columns)}"
 
 

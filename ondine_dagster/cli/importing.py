@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from ondine_dagster.assets.declared_columns import check_source_columns
 from ondine_dagster.cli.console import messages, output
 from ondine_dagster.cli.target import program, word
 from ondine_dagster.component.declarations import TYPE_NAME, absolute, load_declaration
@@ -103,7 +104,7 @@ def _say_what_is_missing(out: Path) -> None:
         for one in load_declaration(out):
             pipeline = Pipeline(one.dataset, one.declared_in, one.project_root)
             pipeline.check_price()
-            pipeline.check(pipeline.source_columns())
+            check_source_columns(pipeline, pipeline.source_columns())
     except OndineError as error:
         messages().print(f"Still to do: {error}", style="yellow", markup=False)
 

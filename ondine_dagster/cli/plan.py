@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ondine_dagster.assets.cleaned import cleaned_text
+from ondine_dagster.assets.declared_columns import check_source_columns
 from ondine_dagster.assets.forecast import BudgetForecast, Duration, budget_forecast, durations
 from ondine_dagster.assets.outlook import Need
 from ondine_dagster.assets.plan import DatasetPlan, plan_rows
@@ -80,7 +81,7 @@ def _made(target: Target, choice: Choice) -> _Plan:
         preview_snapshot(lake, pipeline.dataset, pipeline.source()) as (aside, snapshot),
         reading(target.settings.ledger_path) as connection,
     ):
-        pipeline.check(snapshot.source_columns)
+        check_source_columns(pipeline, snapshot.source_columns)
         status = dataset_status(pipeline, lake, snapshot)
         work = choose(choice, status, pipeline, lake)
         if choice.partitions:  # the others are not looked at

@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from ondine_dagster.assets.cleaned import cleaned_text
+from ondine_dagster.assets.declared_columns import check_source_columns
 from ondine_dagster.assets.prompt_preview import PreviewRow, PromptPreview, preview_prompts
 from ondine_dagster.assets.status import dataset_status
 from ondine_dagster.cli.choice import Choice, choose
@@ -39,7 +40,7 @@ def _made(target: Target, rows: int, partitions: tuple[str, ...]) -> PromptPrevi
         preview_snapshot(lake, pipeline.dataset, pipeline.source()) as (aside, snapshot),
         reading(target.settings.ledger_path) as connection,
     ):
-        pipeline.check(snapshot.source_columns)
+        check_source_columns(pipeline, snapshot.source_columns)
         if partitions:  # refuses one that is not there
             status = dataset_status(pipeline, lake, snapshot)
             choose(Choice(partitions=partitions), status, pipeline, lake)

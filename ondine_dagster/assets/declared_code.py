@@ -1,17 +1,20 @@
-"""The code of the user's own that reads answers: a Pydantic model, or a function."""
+"""Code of the user's own that a declaration names: what reads answers, and an observer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from ondine_dagster.engine.events import Observer
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.own_code import load
 from ondine_dagster.spec import Dataset, Output, format_errors
 from ondine_dagster.spec.checks import refuse_strange_checks
+
+ObserverClass = Callable[[], Observer]
 
 
 def answer_code(output: Output, folders: Iterable[Path]) -> Any:
@@ -48,3 +51,13 @@ def with_fields_of(model: Any, dataset: Dataset) -> Dataset:
         told = "; ".join(problem.message for problem in format_errors(error))
         raise OndineError(f"output.model {path}: {told}") from None
     return dataset.model_copy(update={"output": output})
+
+
+def observer_class(setting: str, path: str, folders: Iterable[Path]) -> ObserverClass:
+    """Return the class that `setting` names; raises OndineError where there is none of the kind."""
+    found = load(setting, path, folders, "class")
+    if not isinstance(found, type):
+        raise OndineError(f"{setting}: {path} is no class.")
+    if not callable(getattr(found, "on_event", None)):
+        raise OndineError(f"{setting}: {path} has no method on_event(self, event).")
+    return found
