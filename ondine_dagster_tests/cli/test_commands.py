@@ -1,24 +1,15 @@
-"""`status`, `export`, `doctor`, `ledger` and `simulate`, and how all commands fail."""
+"""`status`, `export` and `ledger`, and how all commands fail."""
 
 from __future__ import annotations
 
-import json
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from io import FileIO
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import pytest
 
-from ondine_dagster.cli import doctor
-from ondine_dagster.cli.simulate import fault_plan
-from ondine_dagster.errors import OndineError
-from ondine_dagster.ledger.ledger import close_ledger, open_ledger
 from ondine_dagster.simulator import FaultPlan
-from ondine_dagster_tests.cli.typing_person import Person, Terminal
+from ondine_dagster_tests.cli.typing_person import Person, miscount
 
 REFUSED = "[[fault=refusal]] no"
 
@@ -67,7 +58,7 @@ def test_status_before_the_first_run_says_what_to_do(person: Person) -> None:
     person.write(1)
     result = person.types("status", str(person.declared_in))
     assert result.exit_code == 1
-    assert "ondine-dagster run notes" in result.stderr
+    assert f"ondine-dagster run {person.declared_in}`" in result.stderr
 
 
 # export
@@ -96,163 +87,7 @@ def test_an_exported_header_reads_like_the_source(person: Person) -> None:
     assert "_model_served" in (person.folder / "out.csv").read_text().splitlines()[0]
 
 
-# doctor
-
-
-def test_doctor_finds_everything_in_place_and_makes_nothing(person: Person) -> None:
-    person.write(2)
-    result = person.types("doctor", str(person.declared_in))
-    assert result.exit_code == 0, result.stdout
-    assert "FAIL" not in result.stdout
-    for what in ("versions", "data folder", "ledger", "DAGSTER_HOME", "source", "model", "key"):
-        assert f"ok    {what}" in result.stdout
-    assert str(person.settings.data_dir) in result.stdout
-    assert not person.settings.data_dir.exists()
-    assert person.simulator.bill.totals.requests == 0
-
-
-def test_doctor_looks_at_declared_exports_and_makes_none(
-    person: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (person.folder / "there.csv").mkdir()
-    (person.folder / "in_the_way").write_text("")
-    server = "postgresql://me:hidden@127.0.0.1:1/shop"
-    declared = [
-        {"to": "new/out.csv"},
-        {"to": "there.csv"},
-        {"to": "in_the_way/out.csv"},
-        {"to_variable": "WAREHOUSE_URL"},
-        {"to_variable": "SHOP_URL"},
-    ]
-    monkeypatch.delenv("WAREHOUSE_URL", raising=False)
-    monkeypatch.setenv("SHOP_URL", server)
-    person.write(2, export=declared)
-    result = person.types("doctor", str(person.declared_in))
-    shown = [line for line in result.stdout.splitlines() if line[6:13] == "export "]
-    assert result.exit_code == 1
-    assert "hidden" not in result.output
-    good, folder, unwritable, unset, server_is_down = shown
-    assert good == f"ok    export       {person.folder / 'new/out.csv'}"
-    assert folder.startswith("FAIL") and folder.endswith("is a folder; an export is a file")
-    assert unwritable.startswith("FAIL") and "no file can be written" in unwritable
-    assert unset.startswith("FAIL") and unset.endswith("WAREHOUSE_URL is not set")
-    assert server_is_down.startswith("FAIL") and "127.0.0.1:1/shop" in server_is_down
-    assert not (person.folder / "new").exists()
-
-
-def test_doctor_sees_a_full_disk(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TemporaryFile", lambda **_: FileIO("/dev/full", "w"))
-    result = person.types("doctor")
-    assert result.exit_code == 1
-    assert "no file can be written" in result.stdout
-    assert "No space left" in result.stdout
-
-
-def test_doctor_never_shows_a_key(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-very-secret")
-    person.write(2)
-    for arguments in ((), (str(person.declared_in),)):
-        result = person.types("doctor", *arguments)
-        assert "OPENAI_COMPATIBLE_API_KEY is set" in result.stdout
-        assert "secret" not in result.output
-
-
-def test_doctor_counts_several_keys(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-secret-1,sk-secret-2\nsk-secret-3")
-    person.write(2)
-    for arguments in ((), (str(person.declared_in),)):
-        result = person.types("doctor", *arguments)
-        assert "OPENAI_COMPATIBLE_API_KEY is set (3 keys)" in result.stdout
-        assert "secret" not in result.output
-
-
-def test_doctor_wants_a_key_for_a_server_elsewhere(person: Person) -> None:
-    person.write(1, llm={**LLM, "base_url": "https://example.com/v1"})
-    result = person.types("doctor", str(person.declared_in))
-    assert result.exit_code == 1
-    assert "FAIL  key          OPENAI_COMPATIBLE_API_KEY is not set" in result.stdout
-
-
-def test_doctor_tells_of_an_identity_and_misses_the_variable_of_a_header(person: Person) -> None:
-    azure = {"provider": "azure", "azure": {"credential": "managed_identity"}}
-    there = {**LLM, **azure, "base_url": person.simulator.base_url}
-    person.write(1, llm=there)
-    result = person.types("doctor", str(person.declared_in))
-    assert "tokens of managed_identity are fetched before the first row" in result.stdout
-    person.write(1, llm={**there, "header_variables": {"X-Gateway": "GATEWAY_TOKEN"}})
-    result = person.types("doctor", str(person.declared_in))
-    assert result.exit_code == 1
-    assert "GATEWAY_TOKEN is not set: llm.header_variables sends it as" in result.stdout
-
-
-LLM = {
-    "provider": "openai_compatible",
-    "name": "demo-model",
-    "prices": {"input_per_million_usd": "0.15", "output_per_million_usd": "0.60"},
-}
-
-
-def test_doctor_goes_on_after_the_first_fault(person: Person) -> None:
-    person.write(1)
-    (person.folder / "notes.csv").unlink()
-    person.settings.data_dir.write_text("in the way")
-    result = person.types("doctor", str(person.declared_in))
-    assert result.exit_code == 1
-    assert "FAIL  data folder" in result.stdout
-    assert "FAIL  source" in result.stdout
-    assert "ok    model" in result.stdout
-
-
-def test_doctor_says_what_the_model_costs_and_who_says_so(person: Person) -> None:
-    known = {"provider": "openai_compatible", "name": "gpt-4o-mini"}
-    person.write(1)
-    declared = person.types("doctor", str(person.declared_in)).stdout
-    assert "$0.15 in and $0.6 out per million tokens (declared)" in declared
-    person.write(1, llm={**known, "base_url": "https://api.openai.com/v1"})
-    in_table = person.types("doctor", str(person.declared_in)).stdout
-    assert "$0.15 in and $0.6 out per million tokens (price table of 20" in in_table
-
-
-def test_a_model_without_a_price_asks_nobody(person: Person) -> None:
-    person.write(1, llm={**LLM, "base_url": person.simulator.base_url, "prices": None})
-    result = person.types("doctor", str(person.declared_in))
-    assert result.exit_code == 1
-    assert f"FAIL  model        {person.declared_in}: `llm.prices` is missing" in result.stdout
-    result = person.runs()
-    assert result.exit_code == 1
-    assert "what does demo-model cost? Give its prices" in result.output
-    assert person.simulator.bill.totals.requests == 0
-
-
-def test_doctor_finds_a_ledger_that_does_not_add_up(person: Person) -> None:
-    person.write(2)
-    person.runs()
-    miscount(person)
-    result = person.types("doctor")
-    assert result.exit_code == 1
-    assert "FAIL  ledger" in result.stdout
-
-
-@pytest.mark.parametrize(
-    "command", [("doctor",), ("ledger", "check"), ("sql", "from ledger.spend")]
-)
-def test_a_damaged_ledger_is_one_readable_message(person: Person, command: tuple[str, ...]) -> None:
-    person.settings.data_dir.mkdir()
-    person.settings.ledger_path.write_bytes(b"no database at all, " * 100)
-    result = person.types(*command)
-    assert result.exit_code == 1
-    assert str(person.settings.ledger_path) in result.output
-    assert "Restore it from a backup" in result.output
-
-
 # ledger
-
-
-def miscount(person: Person) -> None:
-    ledger = open_ledger(person.settings.ledger_path)
-    with ledger.database.write() as connection:
-        connection.exec_driver_sql("UPDATE spend SET settled = settled + 1 WHERE unit = 'usd'")
-    close_ledger(person.settings.ledger_path)
 
 
 def test_ledger_check_says_whether_it_adds_up(person: Person) -> None:
@@ -294,120 +129,6 @@ def test_resolve_refuses_what_it_does_not_know(person: Person) -> None:
     assert person.types("ledger", "resolve", attempt).exit_code == 2
     strange = person.types("ledger", "resolve", "00", "--free")
     assert (strange.exit_code, "00" in strange.stderr) == (1, True)
-
-
-# simulate
-
-
-def test_simulate_answers_fails_as_told_and_prints_its_bill(
-    start: Callable[..., Terminal],
-) -> None:
-    terminal = start("simulate", "--port", "0", "--fault", "503: 100%", "--input-price", "2")
-    terminal.wait_for("simulator: http://127.0.0.1:")
-    url = terminal.output.split()[1]
-    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
-    request = Request(f"{url}/chat/completions", json.dumps(body).encode())
-    with pytest.raises(OSError, match="503"):
-        urlopen(request, timeout=10)
-    terminal.process.send_signal(signal.SIGTERM)
-    assert terminal.ends() == 0
-    assert "bill: 0 of 1 requests charged, $0.000000" in terminal.output
-
-
-def test_simulate_takes_limits_and_token_rules(start: Callable[..., Terminal]) -> None:
-    options = "--rpm 1 --tpm 5000 --capacity 9 --rate-headers openai --tokens-per-byte"
-    more = "--reasoning-tokens 7 --ignore-ceiling --model my-model"
-    terminal = start("simulate", "--port", "0", *options.split(), *more.split())
-    terminal.wait_for("simulator: http://127.0.0.1:")
-    url = terminal.output.split()[1]
-    message = {"role": "user", "content": "[[token=abc]]"}
-    body = {"model": "m", "messages": [message], "max_tokens": 2}
-    request = Request(f"{url}/chat/completions", json.dumps(body).encode())
-    with urlopen(request, timeout=10) as reply:
-        usage = json.load(reply)["usage"]
-        assert reply.headers["x-ratelimit-limit-tokens"] == "5000"
-    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (13, 7 + 3)
-    with urlopen(f"{url}/models", timeout=10) as reply:
-        assert [one["id"] for one in json.load(reply)["data"]] == ["my-model"]
-    with pytest.raises(OSError, match="429"):
-        urlopen(request, timeout=10)
-    terminal.process.send_signal(signal.SIGTERM)
-    assert terminal.ends() == 0
-
-
-def test_a_port_that_is_taken_is_said(person: Person) -> None:
-    port = person.simulator.url.rpartition(":")[2]
-    result = person.types("simulate", "--port", port)
-    assert result.exit_code == 1
-    assert f"127.0.0.1:{port}" in result.stderr and "choose another port" in result.stderr
-
-
-def test_faults_are_written_with_their_share() -> None:
-    plan = fault_plan(3, ["429 retry_after=1: 5%", "stall: 0.01"])
-    assert plan == FaultPlan(3, {"429 retry_after=1": 0.05, "stall": 0.01})
-
-
-@pytest.mark.parametrize("text", ["429", "429: much", "nothing_known: 5%", "429: 200%", ": 5%"])
-def test_a_fault_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(OndineError, match="--fault"):
-        fault_plan(0, [text])
-
-
-def test_a_price_that_is_no_number_is_refused(person: Person) -> None:
-    result = person.types("simulate", "--output-price", "cheap")
-    assert (result.exit_code, "--output-price cheap" in result.stderr) == (1, True)
-
-
-def test_simulate_refuses_a_key_and_ends_a_day(start: Callable[..., Terminal]) -> None:
-    terminal = start(
-        "simulate", "--port", "0", "--key", "bad: 401", "--rpd", "1", "--burst", "503: 1"
-    )
-    terminal.wait_for("simulator: http://127.0.0.1:")
-    url = terminal.output.split()[1]
-    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}]}).encode()
-
-    def ask(key: str) -> None:
-        request = Request(f"{url}/chat/completions", body, {"authorization": f"Bearer {key}"})
-        urlopen(request, timeout=10).close()
-
-    with pytest.raises(OSError, match="401"):
-        ask("bad")
-    ask("good")
-    with pytest.raises(OSError, match="429"):
-        ask("good")
-    terminal.process.send_signal(signal.SIGTERM)
-    assert terminal.ends() == 0
-
-
-def test_simulate_lists_the_faults_of_a_provider(person: Person) -> None:
-    result = person.types("simulate", "--list-faults", "--shape", "anthropic")
-    assert (result.exit_code, "pause_turn" in result.stdout) == (0, True)
-    assert "zero_cost" not in result.stdout  # Anthropic tells no costs
-    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
-    assert lines["length"].endswith("(billed)")
-    assert not lines["context_length"].endswith("(billed)")
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (("--fault", "pause_turn: 5%"), "shape openai has no fault `pause_turn`"),
-        (("--key", "key-1: stall"), "is no refusal"),
-        (("--key", "key-1"), '"key-1: 401"'),
-        (("--burst", "429: 80%", "--burst-for", "40"), "--burst-for must be less"),
-        (("--burst", "pause_turn: 80%"), "shape openai has no fault"),
-    ],
-)
-def test_what_the_provider_cannot_do_is_refused_at_the_start(
-    person: Person, options: tuple[str, ...], says: str
-) -> None:
-    result = person.types("simulate", *options)
-    assert (result.exit_code, says in result.stderr) == (1, True)
-
-
-def test_a_protocol_that_the_simulator_does_not_speak_is_refused(person: Person) -> None:
-    result = person.types("simulate", "--shape", "openay")
-    assert (result.exit_code, "known: anthropic" in result.stderr) == (1, True)
 
 
 # all of them
@@ -458,3 +179,15 @@ def test_commands_in_messages_name_the_data_folder_where_the_folder_here_has_ano
     monkeypatch.chdir(elsewhere)
     result = person.runs()
     assert f"ONDINE_DATA_DIR={person.folder / 'data'} " in result.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [("doctor",), ("ledger", "check"), ("sql", "from ledger.spend")]
+)
+def test_a_damaged_ledger_is_one_readable_message(person: Person, command: tuple[str, ...]) -> None:
+    person.settings.data_dir.mkdir()
+    person.settings.ledger_path.write_bytes(b"no database at all, " * 100)
+    result = person.types(*command)
+    assert result.exit_code == 1
+    assert str(person.settings.ledger_path) in result.output
+    assert "Restore it from a backup" in result.output

@@ -20,6 +20,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from ondine_dagster.cli.main import cli
+from ondine_dagster.ledger.ledger import close_ledger, open_ledger
 from ondine_dagster.settings import load_settings
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.workbench import Rows, declaration, numbered, write_rows
@@ -133,3 +134,11 @@ class Terminal:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+
+def miscount(person: Person) -> None:
+    """Make the counters of the ledger wrong."""
+    ledger = open_ledger(person.settings.ledger_path)
+    with ledger.database.write() as connection:
+        connection.exec_driver_sql("UPDATE spend SET settled = settled + 1 WHERE unit = 'usd'")
+    close_ledger(person.settings.ledger_path)
