@@ -3,9 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Tests wait for disks, clocks and servers: two of them per core keep two cores busy.
-WORKERS := 4
-# In memory, where there is enough of it, they do not wait for the disk.
+# Tests wait for clocks and servers: three at a time keep two cores busy.
+WORKERS := 3
+# Where there is enough memory their files are kept in it, so that none waits for the disk.
 FILES := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR > 1 && $$4 > 4000000 { print "TMPDIR=/dev/shm" }')
 
 .DEFAULT_GOAL := help

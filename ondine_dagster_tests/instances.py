@@ -11,7 +11,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from uuid import uuid4
 
 import dagster as dg
 import sqlalchemy as sa
@@ -27,38 +28,45 @@ from sqlalchemy.pool import StaticPool
 
 
 @cache
-def _tables(store: type[InMemoryEventLogStorage] | type[InMemoryRunStorage]) -> bytes:
+def _tables(store: type[InMemoryEventLogStorage] | type[InMemoryRunStorage]) -> sqlite3.Connection:
     """Return the empty database of a store, as Dagster makes it."""
-    made = store()
-    try:
-        empty: bytes = made._held_conn.connection.driver_connection.serialize()
-        return empty
-    finally:
-        made.dispose()
+    made, copy = store(), sqlite3.connect(":memory:", check_same_thread=False)
+    made._held_conn.connection.driver_connection.backup(copy)
+    made.dispose()
+    return copy
 
 
 class _Kept:
-    """One connection, on which threads take turns."""
+    """A database, and one connection to it on which threads take turns.
 
-    def __init__(self, tables: bytes) -> None:
-        def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(":memory:", check_same_thread=False)
-            connection.deserialize(tables)
-            connection.execute("PRAGMA foreign_keys=ON")
-            return connection
+    SQLAlchemy drops the connection where an interrupt meets it; `held` keeps the database.
+    """
 
+    def __init__(self, tables: sqlite3.Connection) -> None:
+        connect = partial(
+            sqlite3.connect,
+            f"file:{uuid4()}?mode=memory&cache=shared",
+            uri=True,
+            check_same_thread=False,
+        )
+        self.held = connect()
+        tables.backup(self.held)
         self.engine = sa.create_engine("sqlite://", creator=connect, poolclass=StaticPool)
-        self.connection = self.engine.connect()
         self._turn = threading.RLock()
+        self._open: Connection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         with self._turn:
-            if self.connection.in_transaction():
-                yield self.connection
-            else:
-                with self.connection.begin():
-                    yield self.connection
+            if self._open is not None:
+                yield self._open
+                return
+            with self.engine.begin() as connection:
+                self._open = connection
+                try:
+                    yield connection
+                finally:
+                    self._open = None
 
 
 class _Events(InMemoryEventLogStorage):
@@ -67,7 +75,7 @@ class _Events(InMemoryEventLogStorage):
         self._handlers = defaultdict(set)
         self._storage_id = 0
         self._kept = _Kept(_tables(InMemoryEventLogStorage))
-        self._engine, self._held_conn = self._kept.engine, self._kept.connection
+        self._engine, self._held_conn = self._kept.engine, self._kept.held
 
     def has_table(self, table_name: str) -> bool:
         return True  # asked before each look at a partition; no table is ever missing
@@ -81,7 +89,7 @@ class _Events(InMemoryEventLogStorage):
 class _Runs(InMemoryRunStorage):
     def __init__(self) -> None:
         self._kept = _Kept(_tables(InMemoryRunStorage))
-        self._engine, self._held_conn = self._kept.engine, self._kept.connection
+        self._engine, self._held_conn = self._kept.engine, self._kept.held
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:

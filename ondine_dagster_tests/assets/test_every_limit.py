@@ -210,7 +210,16 @@ def test_the_concurrency_is_shared_by_all_partitions_reached_and_never_passed(
 ) -> None:
     simulator.settings = replace(simulator.settings, latency_ms=30)
     bench = make_bench(numbered(60), partitions={"rows": 5}, limits={"concurrency": 12})
+    simulator.hold()
+
+    def release() -> None:
+        simulator.bill.wait_for(lambda totals: totals.in_flight == 12)
+        simulator.release()
+
+    releasing = threading.Thread(target=release)
+    releasing.start()
     bench.run_missing()
+    releasing.join()
     assert simulator.bill.totals.max_in_flight == 12
     assert simulator.bill.totals.connections <= 12
     assert bench.table(RESULTS).num_rows == 60
