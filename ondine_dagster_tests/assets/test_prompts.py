@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ondine_dagster.assets.declared_columns import check_source_columns
 from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.plan import DatasetPlan, plan_rows
 from ondine_dagster.assets.prompt_parts import cache_remarks, parts_of, shown
@@ -114,7 +115,7 @@ def test_a_partial_names_columns_too(pipeline: Callable[..., Pipeline], tmp_path
     made = pipeline(prompt={"template": template, "partials": {"p": "p.txt"}})
     assert made.renderer.columns == {"lang", "text"}
     with pytest.raises(OndineError, match="the prompt names lang, which the source does not have"):
-        made.check(["id", "text"])
+        check_source_columns(made, ["id", "text"])
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_what_does_nothing_or_cannot_be_rendered_is_refused(
     (tmp_path / "loop.txt").write_text("{% include 'p' %}")
     made = pipeline(prompt={"template": "{{ text }}", **prompt})
     with pytest.raises(OndineError, match=says):
-        made.check(["id", "text"])
+        check_source_columns(made, ["id", "text"])
 
 
 # what is cached
