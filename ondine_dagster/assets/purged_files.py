@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, VERIFIED
@@ -30,7 +31,7 @@ def refuse_purged(dataset: str, partition: str, notes: Mapping[str, str]) -> Non
         raise OndineError(
             f"{dataset} {partition}: texts of its answers were purged, so they cannot be read "
             "anew. Its results stay as they are. To ask, and to pay, once more: ondine-dagster "
-            f"run {dataset} --partition {partition} --pay-again"
+            f"run {dataset} --partition {quote(partition)} --pay-again"
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from shlex import quote
 
 import dagster as dg
 
@@ -95,7 +96,7 @@ def _next(name: str, red: Mapping[str, PartitionCounts]) -> str:
         kept += ", and is not paid for again: materialize these partitions again"
     if not gone:
         return f"{kept}."
-    named = "".join(f" --partition {key}" for key in gone[:_SHOWN_PARTITIONS])
+    named = "".join(f" --partition {quote(key)}" for key in gone[:_SHOWN_PARTITIONS])
     return (
         f"{kept}. No run brings texts back that were purged, or are under a lost key. To ask, and "
         f"to pay, for those rows and for no other: ondine-dagster run {name}{named} --pay-again"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.settings import EncryptionScope, encryption_keys
@@ -134,7 +135,7 @@ class SealedTexts:
     def _anew(self, condition: str) -> str:
         if self._asset == "verified":
             return f"{condition}: ondine-dagster verify {self._dataset}, which writes it anew."
-        run = f"ondine-dagster run {self._dataset} --partition {self._partition}"
+        run = f"ondine-dagster run {self._dataset} --partition {quote(self._partition)}"
         if self._asset in _PROMPTS:
             return f"{condition}: {run}, which makes prompts anew, for nothing."
         return (
