@@ -22,7 +22,7 @@ from typing import Any
 from benchmarks.responses_step import ROOT, SHARED, free_port, ondine_python, wait_for
 from benchmarks.reviews import NAME
 from benchmarks.setup import Bench
-from ondine_dagster.assets.partition_counts import TRIO
+from ondine_dagster.assets.shared.partition_counts import TRIO
 from ondine_dagster.ledger.ledger import close_ledger
 from ondine_dagster.llm.packing import new_codes, packable, user_message
 from ondine_dagster.llm.prompt import PromptRenderer

@@ -11,11 +11,11 @@ from benchmarks.pairs import context, pay
 from benchmarks.reviews import NAME
 from benchmarks.setup import Bench, Measured
 from benchmarks.usage import peak_mb
-from ondine_dagster.assets.outcomes import feeds
-from ondine_dagster.assets.partition_counts import TRIO
 from ondine_dagster.assets.prompts import write_prompts
 from ondine_dagster.assets.raw_rows import write_raw_rows
 from ondine_dagster.assets.responses import write_partitions
+from ondine_dagster.assets.rows.outcomes import feeds
+from ondine_dagster.assets.shared.partition_counts import TRIO
 from ondine_dagster.engine.engine import Engine, EngineLimits
 from ondine_dagster.ledger.ledger import Ledger, close_ledger, open_ledger
 from ondine_dagster.storage.lake import Lake

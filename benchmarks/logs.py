@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from benchmarks.quick_server import quick_server
 from benchmarks.setup import Bench
-from ondine_dagster.assets.partition_counts import TRIO
+from ondine_dagster.assets.shared.partition_counts import TRIO
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.ledger import close_ledger, open_ledger
 

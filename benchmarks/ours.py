@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.reviews import NAME
 from benchmarks.setup import Bench
 from benchmarks.usage import peak_mb
-from ondine_dagster.assets.partition_counts import TRIO
+from ondine_dagster.assets.shared.partition_counts import TRIO
 from ondine_dagster.ledger.ledger import close_ledger
 from ondine_dagster.storage.lake import Lake
 

@@ -14,8 +14,8 @@ import dagster as dg
 
 from benchmarks.reviews import NAME, declaration, write_reviews
 from ondine_dagster.assets.factory import build_assets
-from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import resources
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.spec import Dataset
 
 

@@ -19,9 +19,9 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from sqlalchemy.engine import Row
 
 from ondine_dagster.assets.factory import build_definitions
-from ondine_dagster.assets.partitions import partitions_def, range_tags, ranges
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.status import (
+from ondine_dagster.assets.shared.partitions import partitions_def, range_tags, ranges
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.status import (
     DatasetStatus,
     PartitionState,
     dataset_status,

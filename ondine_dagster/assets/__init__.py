@@ -1,1 +1,3 @@
-"""The stages of a dataset as Dagster assets, one file each, in the order the data flows."""
+"""The stages of a dataset as Dagster assets, one file each: snapshot, raw_rows, prompts, responses,
+report, export. `factory` puts them together; what they are made of lies in the folders below.
+"""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
-from ondine_dagster.assets.events import Metadata
+from ondine_dagster.assets.shared.events import Metadata
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.budgets import (
     Standing,
@@ -22,7 +22,7 @@ from ondine_dagster.spec import Dataset
 from ondine_dagster.spec.budgets import Budget, read_budgets
 
 if TYPE_CHECKING:
-    from ondine_dagster.assets.verdicts import Verdict
+    from ondine_dagster.assets.verdicts.verdicts import Verdict
     from ondine_dagster.ledger.ledger import Ledger
 
 BEATS_PER_LOOK = 5
@@ -136,7 +136,7 @@ class BudgetWatch:
 
     def verdicts(self, dataset: str) -> "list[Verdict]":
         """Return what the checks say of the money now."""
-        from ondine_dagster.assets.money_verdicts import money_verdicts
+        from ondine_dagster.assets.verdicts.money_verdicts import money_verdicts
 
         return money_verdicts(self._ledger, dataset, self._percents, self._run_scope)
 

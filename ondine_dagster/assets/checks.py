@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterable, Mapping
 
 import dagster as dg
 
-from ondine_dagster.assets import markdown
-from ondine_dagster.assets.events import Metadata
-from ondine_dagster.assets.field_verdicts import check_names
 from ondine_dagster.assets.keys import asset_key
-from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.verdicts import SNAPSHOT, Verdict
+from ondine_dagster.assets.shared import markdown
+from ondine_dagster.assets.shared.events import Metadata
+from ondine_dagster.assets.shared.partition_counts import REJECTED, RESPONSES, RESULTS
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.verdicts.field_verdicts import check_names
+from ondine_dagster.assets.verdicts.verdicts import SNAPSHOT, Verdict
 from ondine_dagster.spec.checks import CheckName, Checks, Severity
 
 _SHOWN_PARTITIONS = 20

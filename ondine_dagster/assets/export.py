@@ -5,15 +5,15 @@ from pathlib import Path
 
 import dagster as dg
 
-from ondine_dagster.assets.answer_traces import AnswerTraces
-from ondine_dagster.assets.events import Metadata
-from ondine_dagster.assets.holes import refuse_holes
 from ondine_dagster.assets.keys import asset_spec
-from ondine_dagster.assets.partitions import known_keys
-from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.monitoring.answer_traces import AnswerTraces
 from ondine_dagster.assets.resources import LAKE, LakeResource
-from ondine_dagster.assets.stage import stage
-from ondine_dagster.assets.status import dataset_status
+from ondine_dagster.assets.shared.events import Metadata
+from ondine_dagster.assets.shared.holes import refuse_holes
+from ondine_dagster.assets.shared.partitions import known_keys
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.stage import stage
+from ondine_dagster.assets.shared.status import dataset_status
 from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import TRACES
 from ondine_dagster.spec.database_url import DatabaseUrl

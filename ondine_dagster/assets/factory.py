@@ -4,16 +4,16 @@ from pathlib import Path
 
 import dagster as dg
 
-from ondine_dagster.assets.automation import build_automation
-from ondine_dagster.assets.declared_columns import check_source_columns
+from ondine_dagster.assets.automation.automation import build_automation
 from ondine_dagster.assets.export import build_export
-from ondine_dagster.assets.partitions import partitions_def
-from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.prompts import build_prompts
 from ondine_dagster.assets.raw_rows import build_raw_rows
 from ondine_dagster.assets.report import build_report
 from ondine_dagster.assets.resources import resources
 from ondine_dagster.assets.responses import build_responses
+from ondine_dagster.assets.shared.declared_columns import check_source_columns
+from ondine_dagster.assets.shared.partitions import partitions_def
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.assets.snapshot import build_snapshot
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset

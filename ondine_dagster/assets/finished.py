@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from ondine_dagster.assets.budgets import BudgetWatch
-from ondine_dagster.assets.events import Metadata, dollars, version_tags
 from ondine_dagster.assets.judging import judge_step
 from ondine_dagster.assets.keys import asset_key
-from ondine_dagster.assets.live import LiveStep
-from ondine_dagster.assets.partition_counts import RESPONSES, PartitionCounts
-from ondine_dagster.assets.partition_metadata import partition_metadata
-from ondine_dagster.assets.partitions import event_key
-from ondine_dagster.assets.pilot import pilot_metadata, what_to_do
-from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.metadata.partition_metadata import partition_metadata
+from ondine_dagster.assets.monitoring.live import LiveStep
 from ondine_dagster.assets.red import red_failure
+from ondine_dagster.assets.shared.events import Metadata, dollars, version_tags
+from ondine_dagster.assets.shared.partition_counts import RESPONSES, PartitionCounts
+from ondine_dagster.assets.shared.partitions import event_key
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.verdicts.pilot import pilot_metadata, what_to_do
 from ondine_dagster.engine.rows import DAMAGE
 from ondine_dagster.ledger.estimates import Estimate, compared
 from ondine_dagster.ledger.identity import digest
 from ondine_dagster.observe.log_lines import FIELDS
 
 if TYPE_CHECKING:
-    from ondine_dagster.assets.manifest import Manifest
-    from ondine_dagster.assets.signals import Signals
-    from ondine_dagster.assets.verdicts import Verdict
+    from ondine_dagster.assets.audit.manifest import Manifest
+    from ondine_dagster.assets.monitoring.signals import Signals
+    from ondine_dagster.assets.verdicts.verdicts import Verdict
     from ondine_dagster.engine.engine import Engine
     from ondine_dagster.observe.destination import Destination
 
@@ -154,7 +154,7 @@ class Finished:
         """Return where to find the requests that this run made for a partition."""
         if self.trace_host is None:
             return {}
-        from ondine_dagster.assets.traces import trace_metadata
+        from ondine_dagster.assets.monitoring.traces import trace_metadata
 
         run_id, name = self._context.run.run_id, self._pipeline.name
         return trace_metadata(self.trace_host, run_id, name, partition)

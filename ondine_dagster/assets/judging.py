@@ -8,12 +8,12 @@ import dagster as dg
 
 from ondine_dagster.assets.budgets import BudgetWatch
 from ondine_dagster.assets.checks import log_verdicts
-from ondine_dagster.assets.facts import Facts, read_facts
-from ondine_dagster.assets.field_verdicts import field_verdicts
-from ondine_dagster.assets.partitions import step_keys
-from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LakeResource
-from ondine_dagster.assets.verdicts import SNAPSHOT, Verdict, partition_verdicts
+from ondine_dagster.assets.shared.partitions import step_keys
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.verdicts.facts import Facts, read_facts
+from ondine_dagster.assets.verdicts.field_verdicts import field_verdicts
+from ondine_dagster.assets.verdicts.verdicts import SNAPSHOT, Verdict, partition_verdicts
 from ondine_dagster.errors import OndineError
 
 

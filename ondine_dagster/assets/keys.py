@@ -5,9 +5,9 @@ from typing import Any
 
 import dagster as dg
 
-from ondine_dagster.assets.partition_counts import RESULTS
-from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import IO_MANAGER
+from ondine_dagster.assets.shared.partition_counts import RESULTS
+from ondine_dagster.assets.shared.pipeline import Pipeline
 
 
 def asset_key(dataset: str, asset: str) -> dg.AssetKey:

@@ -16,12 +16,18 @@ from typing import Any
 
 import pyarrow as pa  # noqa: TID253 (this module is imported lazily)
 
-from ondine_dagster.assets import field_counts, tables
-from ondine_dagster.assets.field_counts import FieldCounts
-from ondine_dagster.assets.figures import Figures
-from ondine_dagster.assets.outcomes import refuse_other_rows
-from ondine_dagster.assets.outlook import ESTIMATE_NOTE
-from ondine_dagster.assets.partition_counts import (
+from ondine_dagster.assets.audit.replay import REPLAYED
+from ondine_dagster.assets.metadata.figures import Figures
+from ondine_dagster.assets.rows.outcomes import refuse_other_rows
+from ondine_dagster.assets.rows.outlook import ESTIMATE_NOTE
+from ondine_dagster.assets.rows.purged_files import PURGED_NOTE
+from ondine_dagster.assets.rows.redaction import PRIVACY_NOTE, Restorer, at_rest
+from ondine_dagster.assets.rows.response_rows import response_rows, shared_columns
+from ondine_dagster.assets.rows.row_ends import ReadRow, problem
+from ondine_dagster.assets.rows.row_events import event_rows, life_of
+from ondine_dagster.assets.rows.samples import read_row
+from ondine_dagster.assets.shared import tables
+from ondine_dagster.assets.shared.partition_counts import (
     COSTS,
     REJECTED,
     RESPONSES,
@@ -29,15 +35,10 @@ from ondine_dagster.assets.partition_counts import (
     TRIO,
     PartitionCounts,
 )
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.purged_files import PURGED_NOTE
-from ondine_dagster.assets.redaction import PRIVACY_NOTE, Restorer, at_rest
-from ondine_dagster.assets.replay import REPLAYED
-from ondine_dagster.assets.response_rows import response_rows, shared_columns
-from ondine_dagster.assets.row_ends import ReadRow, problem
-from ondine_dagster.assets.row_events import event_rows, life_of
-from ondine_dagster.assets.samples import read_row
-from ondine_dagster.assets.watched_reader import WatchedReader
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.watched_reader import WatchedReader
+from ondine_dagster.assets.verdicts import field_counts
+from ondine_dagster.assets.verdicts.field_counts import FieldCounts
 from ondine_dagster.engine.rows import WAITING, Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.ledger.key_secret import KEYS_NOTE

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ondine_dagster.assets.attachments import AttachmentReader
-from ondine_dagster.assets.cleaned import CLEANED_NOTE, cleaned_note, cleaned_text
-from ondine_dagster.assets.events import ROW_COUNT, Metadata, dollars
+from ondine_dagster.assets.audit.replay import Missing, Mode, NotRecorded, mode_of
 from ondine_dagster.assets.keys import asset_spec
-from ondine_dagster.assets.lineage import written_columns
-from ondine_dagster.assets.outlook import (
+from ondine_dagster.assets.metadata.lineage import written_columns
+from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
+from ondine_dagster.assets.rows.attachments import AttachmentReader
+from ondine_dagster.assets.rows.cleaned import CLEANED_NOTE, cleaned_note, cleaned_text
+from ondine_dagster.assets.rows.outlook import (
     BATCH_ROWS,
     Need,
     Outlook,
@@ -21,15 +22,14 @@ from ondine_dagster.assets.outlook import (
     RowNeed,
     estimate_notes,
 )
-from ondine_dagster.assets.partitions import event_key, step_keys
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.prompt_parts import PromptParts, cache_remarks, parts_of, shown
-from ondine_dagster.assets.redaction import PromptRedactor
-from ondine_dagster.assets.replay import Missing, Mode, NotRecorded, mode_of
-from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
-from ondine_dagster.assets.samples import samples_remark
-from ondine_dagster.assets.stage import stage
-from ondine_dagster.assets.staleness import Earlier
+from ondine_dagster.assets.rows.prompt_parts import PromptParts, cache_remarks, parts_of, shown
+from ondine_dagster.assets.rows.redaction import PromptRedactor
+from ondine_dagster.assets.rows.samples import samples_remark
+from ondine_dagster.assets.rows.staleness import Earlier
+from ondine_dagster.assets.shared.events import ROW_COUNT, Metadata, dollars
+from ondine_dagster.assets.shared.partitions import event_key, step_keys
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.stage import stage
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.estimates import Estimate, Estimator
 from ondine_dagster.ledger.identity import text_digest
@@ -92,7 +92,7 @@ def write_prompts(
     is. `store` is where the files of the rows go. `outlook` says what is paid already;
     `run_id` is noted with the estimate made of it.
     """
-    from ondine_dagster.assets.tables import PROMPTS
+    from ondine_dagster.assets.shared.tables import PROMPTS
 
     outlook = outlook or Outlook(pipeline, None)
     source = lake.metadata(pipeline.name, "raw_rows", partition)

@@ -4,13 +4,13 @@ from hashlib import sha256
 
 import dagster as dg
 
-from ondine_dagster.assets.events import ROW_COUNT
 from ondine_dagster.assets.keys import asset_spec
-from ondine_dagster.assets.lineage import RAW, written_columns
-from ondine_dagster.assets.partitions import event_key, may_be_empty, step_keys
-from ondine_dagster.assets.pipeline import LAYOUT, Pipeline
+from ondine_dagster.assets.metadata.lineage import RAW, written_columns
 from ondine_dagster.assets.resources import LAKE, LakeResource
-from ondine_dagster.assets.stage import stage
+from ondine_dagster.assets.shared.events import ROW_COUNT
+from ondine_dagster.assets.shared.partitions import event_key, may_be_empty, step_keys
+from ondine_dagster.assets.shared.pipeline import LAYOUT, Pipeline
+from ondine_dagster.assets.shared.stage import stage
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import Snapshot, SnapshotRows, empty_partition, rows_of

@@ -6,8 +6,8 @@ from shlex import quote
 
 import dagster as dg
 
-from ondine_dagster.assets.events import Metadata, dollars
-from ondine_dagster.assets.partition_counts import PartitionCounts, too_many_rejected
+from ondine_dagster.assets.shared.events import Metadata, dollars
+from ondine_dagster.assets.shared.partition_counts import PartitionCounts, too_many_rejected
 from ondine_dagster.llm.asking_again import retry_options
 from ondine_dagster.wording import listed
 

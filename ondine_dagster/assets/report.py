@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from ondine_dagster.assets import markdown
-from ondine_dagster.assets.check_results import latest_results
-from ondine_dagster.assets.events import Metadata, dollars
-from ondine_dagster.assets.holes import refuse_holes
 from ondine_dagster.assets.keys import asset_spec
-from ondine_dagster.assets.partitions import known_keys
-from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
-from ondine_dagster.assets.stage import stage
-from ondine_dagster.assets.status import DatasetStatus, dataset_status
+from ondine_dagster.assets.shared import markdown
+from ondine_dagster.assets.shared.events import Metadata, dollars
+from ondine_dagster.assets.shared.holes import refuse_holes
+from ondine_dagster.assets.shared.partitions import known_keys
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.stage import stage
+from ondine_dagster.assets.shared.status import DatasetStatus, dataset_status
+from ondine_dagster.assets.verdicts.check_results import latest_results
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.storage.lake import Lake
 
 if TYPE_CHECKING:
-    from ondine_dagster.assets.charts import Chart
-    from ondine_dagster.assets.report_data import ReportData
+    from ondine_dagster.assets.reporting.charts import Chart
+    from ondine_dagster.assets.reporting.report_data import ReportData
     from ondine_dagster.ledger.totals import Spent
 
 _DESCRIPTION = """Totals and charts over all partitions: rows by outcome, money, labels, latency,
@@ -60,9 +60,9 @@ def build_report(pipeline: Pipeline, checks: Sequence[dg.AssetCheckSpec]) -> dg.
         required_resource_keys={LAKE, LLM},
     )
     def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from ondine_dagster.assets.charts import draw_charts
-        from ondine_dagster.assets.report_data import collect
-        from ondine_dagster.assets.report_page import write_page
+        from ondine_dagster.assets.reporting.charts import draw_charts
+        from ondine_dagster.assets.reporting.report_data import collect
+        from ondine_dagster.assets.reporting.report_page import write_page
 
         lake_resource: LakeResource = context.resources.ondine_lake
         llm: LLMProviderResource = context.resources.ondine_llm
@@ -88,7 +88,7 @@ def _write_table(lake: Lake, data: "ReportData") -> None:
     """Write one row per partition to the lake, for those who ask in SQL."""
     import pyarrow as pa
 
-    from ondine_dagster.assets.tables import USD, usd_array
+    from ondine_dagster.assets.shared.tables import USD, usd_array
 
     partitions = data.status.partitions
     used = [data.used[one.partition] for one in partitions]
@@ -108,7 +108,7 @@ def _write_table(lake: Lake, data: "ReportData") -> None:
 
 
 def _metadata(data: "ReportData", charts: "Sequence[Chart]", path: Path) -> Metadata:
-    from ondine_dagster.assets.report_page import data_uri
+    from ondine_dagster.assets.reporting.report_page import data_uri
 
     status, money = data.status, data.money
     pictures = {

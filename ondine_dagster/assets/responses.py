@@ -12,36 +12,19 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from ondine_dagster.assets.audit.manifest import Manifest
+from ondine_dagster.assets.audit.replay import MODE_TAG, Mode, mode_of, replayed
+from ondine_dagster.assets.audit.verify import ask_again, write_verified
+from ondine_dagster.assets.audit.verify_sample import Wanted, sample
 from ondine_dagster.assets.budgets import BudgetController
 from ondine_dagster.assets.checks import check_specs, fail_if_blocked
-from ondine_dagster.assets.events import Metadata
-from ondine_dagster.assets.fallback import with_fallback
 from ondine_dagster.assets.finished import Finished
-from ondine_dagster.assets.heartbeat import Heartbeat
 from ondine_dagster.assets.keys import asset_spec
-from ondine_dagster.assets.lineage import SCHEMA, declared_columns
-from ondine_dagster.assets.live import LiveStep, announce
-from ondine_dagster.assets.manifest import Manifest
-from ondine_dagster.assets.outcomes import (
-    feeds,
-    refuse_other_declaration,
-    refuse_other_rows,
-    stored_outcomes,
-)
-from ondine_dagster.assets.outlook import estimate_step
-from ondine_dagster.assets.packs import pack_plan
-from ondine_dagster.assets.partition_counts import (
-    REJECTED,
-    RESPONSES,
-    RESULTS,
-    TRIO,
-    PartitionCounts,
-)
-from ondine_dagster.assets.partitions import step_keys
-from ondine_dagster.assets.paying_again import lost_asked_again, pays_again
-from ondine_dagster.assets.pilot import pilot_plan
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.replay import MODE_TAG, Mode, mode_of, replayed
+from ondine_dagster.assets.metadata.lineage import SCHEMA, declared_columns
+from ondine_dagster.assets.monitoring.heartbeat import Heartbeat
+from ondine_dagster.assets.monitoring.live import LiveStep, announce
+from ondine_dagster.assets.monitoring.signals import Signals
+from ondine_dagster.assets.monitoring.slow_code import SlowCode
 from ondine_dagster.assets.resources import (
     BUDGETS,
     LAKE,
@@ -50,12 +33,29 @@ from ondine_dagster.assets.resources import (
     LLMProviderResource,
 )
 from ondine_dagster.assets.retry import Retry, retry_of
-from ondine_dagster.assets.samples import put_together, with_samples
-from ondine_dagster.assets.signals import Signals
-from ondine_dagster.assets.slow_code import SlowCode
-from ondine_dagster.assets.stage import stage
-from ondine_dagster.assets.verify import ask_again, write_verified
-from ondine_dagster.assets.verify_sample import Wanted, sample
+from ondine_dagster.assets.rows.fallback import with_fallback
+from ondine_dagster.assets.rows.outcomes import (
+    feeds,
+    refuse_other_declaration,
+    refuse_other_rows,
+    stored_outcomes,
+)
+from ondine_dagster.assets.rows.outlook import estimate_step
+from ondine_dagster.assets.rows.packs import pack_plan
+from ondine_dagster.assets.rows.paying_again import lost_asked_again, pays_again
+from ondine_dagster.assets.rows.samples import put_together, with_samples
+from ondine_dagster.assets.shared.events import Metadata
+from ondine_dagster.assets.shared.partition_counts import (
+    REJECTED,
+    RESPONSES,
+    RESULTS,
+    TRIO,
+    PartitionCounts,
+)
+from ondine_dagster.assets.shared.partitions import step_keys
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.stage import stage
+from ondine_dagster.assets.verdicts.pilot import pilot_plan
 from ondine_dagster.engine.rows import Chunk
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.estimates import Estimate, record, record_asked
@@ -269,7 +269,7 @@ def _traces(
     """Return what sends the traces of the step while it lasts, if anybody wants them."""
     if done.trace_host is None:
         return nullcontext()
-    from ondine_dagster.assets.traces import Tracing
+    from ondine_dagster.assets.monitoring.traces import Tracing
 
     return Tracing(ledger.database, lake, done.trace_host, context.log.warning)
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from ondine_dagster.assets.merge import Asked, Ended, Merge, rows_of
-from ondine_dagster.assets.outcomes import FEED_ROWS, stored_outcome
-from ondine_dagster.assets.packs import packed_requests
-from ondine_dagster.assets.partition_counts import RESPONSES
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.purged_files import refuse_purged
-from ondine_dagster.assets.redaction import as_judged
-from ondine_dagster.assets.samples import put_together, read_row, read_sample, together
+from ondine_dagster.assets.rows.merge import Asked, Ended, Merge, rows_of
+from ondine_dagster.assets.rows.outcomes import FEED_ROWS, stored_outcome
+from ondine_dagster.assets.rows.packs import packed_requests
+from ondine_dagster.assets.rows.purged_files import refuse_purged
+from ondine_dagster.assets.rows.redaction import as_judged
+from ondine_dagster.assets.rows.samples import put_together, read_row, read_sample, together
+from ondine_dagster.assets.shared.partition_counts import RESPONSES
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.engine.rows import (
     WAITING,
     Chunk,

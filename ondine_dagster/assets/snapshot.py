@@ -5,20 +5,24 @@ from typing import Any
 
 import dagster as dg
 
-from ondine_dagster.assets.at_work import UNFINISHED_RUNS
 from ondine_dagster.assets.checks import check_specs, fail_if_blocked, log_verdicts
-from ondine_dagster.assets.declared_columns import check_source_columns
-from ondine_dagster.assets.events import Metadata
 from ondine_dagster.assets.keys import asset_spec, upstream_key
-from ondine_dagster.assets.next_step import next_step
-from ondine_dagster.assets.partitions import is_registered
-from ondine_dagster.assets.pipeline import Pipeline
 from ondine_dagster.assets.resources import LAKE, LLM, LakeResource, LLMProviderResource
-from ondine_dagster.assets.run_tags import THEN
-from ondine_dagster.assets.source_verdicts import largest_snapshot, refused, source_verdicts
-from ondine_dagster.assets.stage import stage
-from ondine_dagster.assets.status import dataset_status
+from ondine_dagster.assets.shared.at_work import UNFINISHED_RUNS
+from ondine_dagster.assets.shared.declared_columns import check_source_columns
+from ondine_dagster.assets.shared.events import Metadata
+from ondine_dagster.assets.shared.next_step import next_step
+from ondine_dagster.assets.shared.partitions import is_registered
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.run_tags import THEN
+from ondine_dagster.assets.shared.stage import stage
+from ondine_dagster.assets.shared.status import dataset_status
 from ondine_dagster.assets.unassigned import described, write_unassigned
+from ondine_dagster.assets.verdicts.source_verdicts import (
+    largest_snapshot,
+    refused,
+    source_verdicts,
+)
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.asset_source import keep_asset_table
 from ondine_dagster.storage.dataset_source import gaps

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from ondine_dagster.assets.partition_counts import REJECTED
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.redaction import at_rest
+from ondine_dagster.assets.rows.redaction import at_rest
+from ondine_dagster.assets.shared.partition_counts import REJECTED
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.parquet_files import to_table
@@ -28,7 +28,7 @@ def write_unassigned(
 
     `reasons` say why, by the key of the row.
     """
-    from ondine_dagster.assets import tables
+    from ondine_dagster.assets.shared import tables
 
     if not snapshot.unassigned_rows:
         lake.delete(snapshot.dataset, REJECTED, UNASSIGNED)

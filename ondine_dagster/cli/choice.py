@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
-from ondine_dagster.assets.partition_counts import RESPONSES
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.purged_files import texts_gone
-from ondine_dagster.assets.status import DatasetStatus, PartitionState
+from ondine_dagster.assets.rows.purged_files import texts_gone
+from ondine_dagster.assets.shared.partition_counts import RESPONSES
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import listed

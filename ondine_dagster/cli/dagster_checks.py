@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from ondine_dagster.assets.run_launcher import LocalRunLauncher, is_dead
+from ondine_dagster.assets.automation.run_launcher import LocalRunLauncher, is_dead
 from ondine_dagster.cli.dagster_home import UNFINISHED, open_instance
 from ondine_dagster.cli.findings import Finding, Level
 from ondine_dagster.settings import Settings, find_project_root

@@ -14,9 +14,9 @@ from uuid import uuid4
 
 import dagster as dg
 
-from ondine_dagster.assets.processes import Process
+from ondine_dagster.assets.automation.run_launcher import CLI_TAG, WORDS_FOR_THE_DEAD
 from ondine_dagster.assets.responses import CALL_TAG
-from ondine_dagster.assets.run_launcher import CLI_TAG, WORDS_FOR_THE_DEAD
+from ondine_dagster.assets.shared.processes import Process
 from ondine_dagster.cli.dagster_yaml import LAPTOP, template
 from ondine_dagster.settings import Settings
 from ondine_dagster.storage.atomic import ensure_folder, write_atomically

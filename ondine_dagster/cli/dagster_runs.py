@@ -15,8 +15,8 @@ from dagster._core.execution.plan.objects import StepFailureData
 
 from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.keys import asset_key
-from ondine_dagster.assets.partitions import range_tags, ranges
 from ondine_dagster.assets.red import RED_PARTITIONS, STOPPED
+from ondine_dagster.assets.shared.partitions import range_tags, ranges
 from ondine_dagster.cli.target import Target
 from ondine_dagster.observe.log_lines import FIELDS
 

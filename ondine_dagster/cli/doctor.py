@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from ondine_dagster.assets.declared_columns import check_source_columns
 from ondine_dagster.assets.export import look_at
-from ondine_dagster.assets.prompt_parts import cache_remarks
 from ondine_dagster.assets.resources import LLMProviderResource
-from ondine_dagster.assets.samples import samples_remark
+from ondine_dagster.assets.rows.prompt_parts import cache_remarks
+from ondine_dagster.assets.rows.samples import samples_remark
+from ondine_dagster.assets.shared.declared_columns import check_source_columns
 from ondine_dagster.cli.budgets import budgets_line, shared_standings, standings_of
 from ondine_dagster.cli.console import output
 from ondine_dagster.cli.findings import Finding, Level

@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ondine_dagster.assets.explain import Explained, RowStory, explain_row
-from ondine_dagster.assets.partition_counts import REJECTED, RESULTS
+from ondine_dagster.assets.audit.explain import Explained, RowStory, explain_row
+from ondine_dagster.assets.shared.partition_counts import REJECTED, RESULTS
 from ondine_dagster.cli.console import aligned, output
 from ondine_dagster.cli.target import find_target
 from ondine_dagster.ledger.history import RowRequest

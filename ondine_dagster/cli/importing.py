@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ondine_dagster.assets.declared_columns import check_source_columns
+from ondine_dagster.assets.shared.declared_columns import check_source_columns
 from ondine_dagster.cli.console import messages, output
 from ondine_dagster.cli.target import program, word
 from ondine_dagster.component.declarations import TYPE_NAME, absolute, load_declaration
@@ -98,7 +98,7 @@ def _text(datasets: Sequence[Mapping[str, Any]], config: Path) -> str:
 
 def _say_what_is_missing(out: Path) -> None:
     """Say what stands between the new declaration and a run: prices, variables, the table."""
-    from ondine_dagster.assets.pipeline import Pipeline
+    from ondine_dagster.assets.shared.pipeline import Pipeline
 
     try:
         for one in load_declaration(out):

@@ -84,7 +84,7 @@ def run(
         from ondine_dagster.cli.replay import replay_command
 
         raise SystemExit(replay_command(dataset, partitions))
-    from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
+    from ondine_dagster.assets.rows.paying_again import PAY_AGAIN_TAG
     from ondine_dagster.cli.choice import Choice, Mode
     from ondine_dagster.cli.run import run_command
     from ondine_dagster.cli.target import upstream_of

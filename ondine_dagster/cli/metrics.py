@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ondine_dagster.assets.run_metrics import FOLDER
+from ondine_dagster.assets.monitoring.run_metrics import FOLDER
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.database import reader_engine
 from ondine_dagster.observe.metrics import CONTENT_TYPE, Page, merged, read_ledger

@@ -8,14 +8,19 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.text import Text
 
-from ondine_dagster.assets.cleaned import cleaned_text
-from ondine_dagster.assets.declared_columns import check_source_columns
-from ondine_dagster.assets.forecast import BudgetForecast, Duration, budget_forecast, durations
-from ondine_dagster.assets.outlook import Need
-from ondine_dagster.assets.plan import DatasetPlan, plan_rows
-from ondine_dagster.assets.samples import samples_remark
+from ondine_dagster.assets.planning.forecast import (
+    BudgetForecast,
+    Duration,
+    budget_forecast,
+    durations,
+)
+from ondine_dagster.assets.planning.plan import DatasetPlan, plan_rows
+from ondine_dagster.assets.rows.cleaned import cleaned_text
+from ondine_dagster.assets.rows.outlook import Need
+from ondine_dagster.assets.rows.samples import samples_remark
+from ondine_dagster.assets.shared.declared_columns import check_source_columns
+from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState, dataset_status
 from ondine_dagster.assets.snapshot import upstream_gap
-from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
 from ondine_dagster.cli.budgets import standings_of
 from ondine_dagster.cli.choice import Choice, Work, choose
 from ondine_dagster.cli.console import aligned, output, seconds

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.text import Text
 
-from ondine_dagster.assets.cleaned import cleaned_text
-from ondine_dagster.assets.declared_columns import check_source_columns
-from ondine_dagster.assets.prompt_preview import PreviewRow, PromptPreview, preview_prompts
-from ondine_dagster.assets.status import dataset_status
+from ondine_dagster.assets.planning.prompt_preview import PreviewRow, PromptPreview, preview_prompts
+from ondine_dagster.assets.rows.cleaned import cleaned_text
+from ondine_dagster.assets.shared.declared_columns import check_source_columns
+from ondine_dagster.assets.shared.status import dataset_status
 from ondine_dagster.cli.choice import Choice, choose
 from ondine_dagster.cli.console import aligned, output
 from ondine_dagster.cli.target import Target, find_target

@@ -21,8 +21,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from ondine_dagster.assets.live import LiveStep, Pace, costs, speed, waits
-from ondine_dagster.assets.stage import asked_level, wants_json
+from ondine_dagster.assets.monitoring.live import LiveStep, Pace, costs, speed, waits
+from ondine_dagster.assets.shared.stage import asked_level, wants_json
 from ondine_dagster.cli.console import messages
 from ondine_dagster.observe.log_lines import JsonFormatter
 from ondine_dagster.settings import Settings

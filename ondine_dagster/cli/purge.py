@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ondine_dagster.assets.purged_files import purge_files
-from ondine_dagster.assets.unused_attachments import Unused, remove_unused
+from ondine_dagster.assets.rows.purged_files import purge_files
+from ondine_dagster.assets.rows.unused_attachments import Unused, remove_unused
 from ondine_dagster.cli.ages import milliseconds
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.clock import now_ms

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ondine_dagster.assets.replay import MODE_TAG, Mode, replayed_assets
-from ondine_dagster.assets.status import dataset_status
+from ondine_dagster.assets.audit.replay import MODE_TAG, Mode, replayed_assets
+from ondine_dagster.assets.shared.status import dataset_status
 from ondine_dagster.cli.choice import Choice, choose
 from ondine_dagster.cli.console import output
 from ondine_dagster.cli.dagster_runs import DagsterRuns, RunFailure

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ondine_dagster.assets.keys import last_assets
-from ondine_dagster.assets.partition_counts import TRIO
-from ondine_dagster.assets.purged_files import texts_gone
 from ondine_dagster.assets.retry import RETRY_TAG, Retry, RetryPlan, counted
-from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
+from ondine_dagster.assets.rows.purged_files import texts_gone
+from ondine_dagster.assets.shared.partition_counts import TRIO
+from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState, dataset_status
 from ondine_dagster.cli.choice import Choice, choose
 from ondine_dagster.cli.console import output
 from ondine_dagster.cli.dagster_runs import DagsterRuns, RunFailure

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 from types import MappingProxyType
 
 from ondine_dagster.assets.keys import last_assets
-from ondine_dagster.assets.live import watching
-from ondine_dagster.assets.partition_counts import REJECTED, RESPONSES, RESULTS
+from ondine_dagster.assets.monitoring.live import watching
 from ondine_dagster.assets.responses import CALL_TAG
-from ondine_dagster.assets.status import DatasetStatus, dataset_status
+from ondine_dagster.assets.shared.partition_counts import REJECTED, RESPONSES, RESULTS
+from ondine_dagster.assets.shared.status import DatasetStatus, dataset_status
 from ondine_dagster.cli.budgets import standings_of
 from ondine_dagster.cli.choice import Choice, Work, choose
 from ondine_dagster.cli.console import output

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from ondine_dagster.assets.slow_code import slow_code
-from ondine_dagster.assets.status import DatasetStatus, PartitionState, dataset_status
+from ondine_dagster.assets.monitoring.slow_code import slow_code
+from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState, dataset_status
 from ondine_dagster.cli.budgets import budgets_table, standings_of
 from ondine_dagster.cli.console import aligned, output
 from ondine_dagster.cli.summary import rows_by_outcome, show_next

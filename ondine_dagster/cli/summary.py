@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from ondine_dagster.assets.partition_counts import REJECTED
-from ondine_dagster.assets.report_page import report_file
-from ondine_dagster.assets.status import DatasetStatus, PartitionState
+from ondine_dagster.assets.reporting.report_page import report_file
+from ondine_dagster.assets.shared.partition_counts import REJECTED
+from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState
 from ondine_dagster.cli.budgets import budgets_table
 from ondine_dagster.cli.choice import Choice
 from ondine_dagster.cli.console import aligned, seconds

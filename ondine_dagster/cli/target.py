@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.component.declarations import Declared, find_declaration, load_declaration
 from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import DATA_DIR, Settings, find_project_root, load_settings

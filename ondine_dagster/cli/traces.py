@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ondine_dagster.assets.traces import push
+from ondine_dagster.assets.monitoring.traces import push
 from ondine_dagster.cli.ages import milliseconds
 from ondine_dagster.cli.console import aligned, output, seconds
 from ondine_dagster.errors import OndineError

@@ -6,17 +6,17 @@ from secrets import token_hex
 
 import click
 
-from ondine_dagster.assets.partition_counts import TRIO
-from ondine_dagster.assets.replay import MODE_TAG, Mode
-from ondine_dagster.assets.status import PartitionState, dataset_status
-from ondine_dagster.assets.verify import read_drift
-from ondine_dagster.assets.verify_sample import (
+from ondine_dagster.assets.audit.replay import MODE_TAG, Mode
+from ondine_dagster.assets.audit.verify import read_drift
+from ondine_dagster.assets.audit.verify_sample import (
     ALL_PARTITIONS,
     FROM_TAG,
     MAX_DRIFT_TAG,
     ROWS_TAG,
     SEED_TAG,
 )
+from ondine_dagster.assets.shared.partition_counts import TRIO
+from ondine_dagster.assets.shared.status import PartitionState, dataset_status
 from ondine_dagster.cli.dagster_runs import DagsterRuns, RunFailure
 from ondine_dagster.cli.interrupts import Interrupted, listening
 from ondine_dagster.cli.progress import display

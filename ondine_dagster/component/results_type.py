@@ -37,8 +37,8 @@ def results_type(
     Raises:
         OndineError: there is no such dataset, or its declaration is wrong.
     """
-    from ondine_dagster.assets.frame_type import frame_type
-    from ondine_dagster.assets.pipeline import Pipeline
+    from ondine_dagster.assets.metadata.frame_type import frame_type
+    from ondine_dagster.assets.shared.pipeline import Pipeline
 
     if isinstance(dataset, Dataset):
         place = absolute(Path(declared_in or "declaration.py"))

@@ -20,25 +20,25 @@ import pyarrow as pa
 import pytest
 from openpyxl import Workbook
 
-from ondine_dagster.assets import tables
+from ondine_dagster.assets.audit.verify import Drift
 from ondine_dagster.assets.checks import check_specs, severity_of
 from ondine_dagster.assets.export import export_to
 from ondine_dagster.assets.factory import build_definitions
-from ondine_dagster.assets.facts import Facts, PartitionFacts
-from ondine_dagster.assets.field_counts import FieldCounts
-from ondine_dagster.assets.field_verdicts import field_verdicts
-from ondine_dagster.assets.observer import observers_of
-from ondine_dagster.assets.packs import pack_plan
-from ondine_dagster.assets.pilot import pilot_plan
-from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.monitoring.observer import observers_of
 from ondine_dagster.assets.prompts import write_prompts
 from ondine_dagster.assets.raw_rows import write_raw_rows
-from ondine_dagster.assets.redaction import at_rest
-from ondine_dagster.assets.samples import samples_of
-from ondine_dagster.assets.source_verdicts import not_shrunk
-from ondine_dagster.assets.status import DatasetStatus, PartitionState, PartitionStatus
-from ondine_dagster.assets.verdicts import partition_verdicts
-from ondine_dagster.assets.verify import Drift
+from ondine_dagster.assets.rows.packs import pack_plan
+from ondine_dagster.assets.rows.redaction import at_rest
+from ondine_dagster.assets.rows.samples import samples_of
+from ondine_dagster.assets.shared import tables
+from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState, PartitionStatus
+from ondine_dagster.assets.verdicts.facts import Facts, PartitionFacts
+from ondine_dagster.assets.verdicts.field_counts import FieldCounts
+from ondine_dagster.assets.verdicts.field_verdicts import field_verdicts
+from ondine_dagster.assets.verdicts.pilot import pilot_plan
+from ondine_dagster.assets.verdicts.source_verdicts import not_shrunk
+from ondine_dagster.assets.verdicts.verdicts import partition_verdicts
 from ondine_dagster.engine.azure_identity import token_source
 from ondine_dagster.engine.rows import Question
 from ondine_dagster.ledger.estimates import Estimate

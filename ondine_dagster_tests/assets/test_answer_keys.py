@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from ondine_dagster.assets.explain import explain_row
-from ondine_dagster.assets.outlook import Need
-from ondine_dagster.assets.partition_counts import TRIO
-from ondine_dagster.assets.plan import plan_rows
-from ondine_dagster.assets.replay import MODE_TAG
+from ondine_dagster.assets.audit.explain import explain_row
+from ondine_dagster.assets.audit.replay import MODE_TAG
+from ondine_dagster.assets.planning.plan import plan_rows
+from ondine_dagster.assets.rows.outlook import Need
+from ondine_dagster.assets.shared.partition_counts import TRIO
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.identity import answer_key, text_digest

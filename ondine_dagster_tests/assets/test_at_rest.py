@@ -10,13 +10,13 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from ondine_dagster.assets.explain import explain_row
-from ondine_dagster.assets.outlook import Need
-from ondine_dagster.assets.partition_counts import TRIO
-from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
-from ondine_dagster.assets.plan import plan_rows
-from ondine_dagster.assets.purged_files import purge_files
-from ondine_dagster.assets.replay import MODE_TAG
+from ondine_dagster.assets.audit.explain import explain_row
+from ondine_dagster.assets.audit.replay import MODE_TAG
+from ondine_dagster.assets.planning.plan import plan_rows
+from ondine_dagster.assets.rows.outlook import Need
+from ondine_dagster.assets.rows.paying_again import PAY_AGAIN_TAG
+from ondine_dagster.assets.rows.purged_files import purge_files
+from ondine_dagster.assets.shared.partition_counts import TRIO
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.ledger import Ledger, close_ledger

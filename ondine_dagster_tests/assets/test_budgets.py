@@ -11,9 +11,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ondine_dagster.assets import heartbeat
 from ondine_dagster.assets.budgets import BEATS_PER_LOOK, BudgetController, BudgetWatch
 from ondine_dagster.assets.factory import build_definitions
+from ondine_dagster.assets.monitoring import heartbeat
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.ledger import Ledger, close_ledger, open_ledger
 from ondine_dagster.ledger.limits import EVERYTHING, Limit, declare, in_force, scope_of

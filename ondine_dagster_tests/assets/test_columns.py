@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ondine_dagster.assets import tables
+from ondine_dagster.assets.shared import tables
 from ondine_dagster.simulator import Simulator
 from ondine_dagster.storage.export import export
 from ondine_dagster.storage.views import connect

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ondine_dagster.assets.partition_counts import too_many
+from ondine_dagster.assets.shared.partition_counts import too_many
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.workbench import REJECTED, RESULTS, MakeBench, numbered
 

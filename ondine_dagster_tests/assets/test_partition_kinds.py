@@ -10,7 +10,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from ondine_dagster.assets.partitions import known_keys, partitions_def, runnable_keys
+from ondine_dagster.assets.shared.partitions import known_keys, partitions_def, runnable_keys
 from ondine_dagster.simulator import Simulator
 from ondine_dagster.storage.views import connect
 from ondine_dagster_tests.workbench import (

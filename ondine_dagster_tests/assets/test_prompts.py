@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ondine_dagster.assets.declared_columns import check_source_columns
-from ondine_dagster.assets.pipeline import Pipeline
-from ondine_dagster.assets.plan import DatasetPlan, plan_rows
-from ondine_dagster.assets.prompt_parts import cache_remarks, parts_of, shown
+from ondine_dagster.assets.planning.plan import DatasetPlan, plan_rows
+from ondine_dagster.assets.rows.prompt_parts import cache_remarks, parts_of, shown
+from ondine_dagster.assets.shared.declared_columns import check_source_columns
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.estimates import Estimator

@@ -13,11 +13,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ondine_dagster.assets import charts as charts_module
-from ondine_dagster.assets.charts import Chart, draw_charts, label_bars, quantile
-from ondine_dagster.assets.check_results import latest_results
-from ondine_dagster.assets.report_data import FieldFigures, ReportData, collect
-from ondine_dagster.assets.report_page import page
+from ondine_dagster.assets.reporting import charts as charts_module
+from ondine_dagster.assets.reporting.charts import Chart, draw_charts, label_bars, quantile
+from ondine_dagster.assets.reporting.report_data import FieldFigures, ReportData, collect
+from ondine_dagster.assets.reporting.report_page import page
+from ondine_dagster.assets.verdicts.check_results import latest_results
 from ondine_dagster.ledger.totals import Spent, Unsettled
 from ondine_dagster.ledger.usage import KeyUsage, Usage
 from ondine_dagster.simulator import Simulator

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ondine_dagster.assets.paying_again import PAY_AGAIN_TAG
 from ondine_dagster.assets.retry import Retry
+from ondine_dagster.assets.rows.paying_again import PAY_AGAIN_TAG
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.purge import purge
 from ondine_dagster.llm.asking_again import Selection

@@ -10,7 +10,7 @@ import pytest
 from dagster._core.instance import DagsterInstance
 from dagster._daemon.types import DaemonHeartbeat
 
-from ondine_dagster.assets.run_launcher import LocalRunLauncher
+from ondine_dagster.assets.automation.run_launcher import LocalRunLauncher
 from ondine_dagster.cli.dagster_checks import dagster_findings
 from ondine_dagster.cli.dagster_yaml import template
 from ondine_dagster.cli.findings import Finding, Level

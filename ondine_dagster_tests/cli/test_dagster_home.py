@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ondine_dagster.assets.processes import Process, started_at
+from ondine_dagster.assets.shared.processes import Process, started_at
 from ondine_dagster_tests.cli.typing_person import Person, Terminal
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ondine_dagster.assets.factory import build_definitions
-from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.component.declarations import load_declaration
 from ondine_dagster.ledger.tracing import trace_id
 from ondine_dagster_tests.cli.typing_person import Person

@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from ondine_dagster.assets.live import LiveStep
+from ondine_dagster.assets.monitoring.live import LiveStep
 from ondine_dagster.cli.progress import JsonDisplay, LiveDisplay
 from ondine_dagster.engine.progress import Progress
 from ondine_dagster.engine.rows import Outcome

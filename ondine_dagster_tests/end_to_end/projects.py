@@ -36,9 +36,9 @@ _DEFINITIONS = """\
 from pathlib import Path
 import dagster as dg
 
-import ondine_dagster.assets.automation
+import ondine_dagster.assets.automation.automation
 
-ondine_dagster.assets.automation._SECONDS_BETWEEN_TICKS = 8  # tests do not wait for 30
+ondine_dagster.assets.automation.automation._SECONDS_BETWEEN_TICKS = 8  # tests do not wait for 30
 
 @dg.definitions
 def defs() -> dg.Definitions:

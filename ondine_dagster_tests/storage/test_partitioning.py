@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ondine_dagster.assets.partitions import known_keys, partitions_def
-from ondine_dagster.assets.pipeline import Pipeline
+from ondine_dagster.assets.shared.partitions import known_keys, partitions_def
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import Dataset, TimePartitions
 from ondine_dagster.storage.lake import Lake

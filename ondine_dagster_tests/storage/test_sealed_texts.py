@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ondine_dagster.assets import tables
-from ondine_dagster.assets.verify import read_drift
+from ondine_dagster.assets.audit.verify import read_drift
+from ondine_dagster.assets.shared import tables
 from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import (
     ENCRYPTION_KEY,

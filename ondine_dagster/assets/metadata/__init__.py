@@ -1,0 +1,1 @@
+"""What Dagster shows of results: metadata, types, constraints, column lineage."""

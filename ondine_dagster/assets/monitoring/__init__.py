@@ -1,0 +1,1 @@
+"""What a step tells while it works: log lines, events, progress, metrics, traces."""

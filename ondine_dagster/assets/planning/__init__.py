@@ -1,0 +1,1 @@
+"""What a run would do, cost and send, before anybody is asked."""

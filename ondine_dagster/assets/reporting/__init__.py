@@ -1,0 +1,1 @@
+"""The report as numbers, charts and one HTML page."""

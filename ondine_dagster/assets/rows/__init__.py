@@ -1,0 +1,1 @@
+"""What becomes of single rows: their questions, packs, files, samples, answers, ends."""
