@@ -38,9 +38,13 @@ _Drawn = tuple[bytes, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """An answered row: its question and its answer as it is in the ledger."""
+    """An answered row: its question and its answer as it is in the ledger.
+
+    `position` is its place among the drawn rows of its partition.
+    """
 
     partition: str
+    position: int
     question: Question
     answer: str
 
@@ -115,7 +119,7 @@ def sample(
             "own model to the present question whose text is still there. Run it first."
         )
     place = {key: index for index, key in enumerate(partitions)}
-    return sorted(known[:count], key=lambda one: place[one.partition])
+    return sorted(known[:count], key=lambda one: (place[one.partition], one.position))
 
 
 def _lots(pipeline: Pipeline, lake: Lake, partitions: Sequence[str], seed: str) -> Iterator[_Drawn]:
@@ -155,6 +159,7 @@ def _known(pipeline: Pipeline, ledger: Ledger, lake: Lake, lots: Sequence[_Drawn
         for partition, keys in drawn.items()
         for one in _prompts(pipeline, lake, partition, keys)
     }
+    position = {one: index for index, one in enumerate(asked)}
     answer_keys = {one["answer_key"] for one in asked.values()}
     # not what the files say: they may hold less, and other values
     answers = ledger.look_up(answer_keys, pipeline.provider.ceiling)
@@ -166,7 +171,8 @@ def _known(pipeline: Pipeline, ledger: Ledger, lake: Lake, lots: Sequence[_Drawn
             continue
         if isinstance(pipeline.judge(answer.text), dict):
             question = Question(row_key, key, messages, answer.attempt, verify=True)
-            found.append(Sampled(partition, question, answer.text))
+            place = position[partition, row_key]
+            found.append(Sampled(partition, place, question, answer.text))
     return found
 
 
