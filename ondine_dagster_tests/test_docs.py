@@ -11,38 +11,6 @@ from doc_pages import Page, read_pages
 from ondine_dagster_tests.doc_runner import PageError, PageRunner, missing_lines
 
 RUN_PAGES = [page for page in read_pages() if page.is_run]
-# pages that take a quarter of a minute and more
-SLOW = {
-    f"{name}.md"
-    for name in (
-        "answers",
-        "backfills",
-        "batching",
-        "budgets",
-        "chains",
-        "checks",
-        "databases",
-        "encryption",
-        "exports",
-        "files",
-        "images",
-        "limits",
-        "monitoring",
-        "notebook",
-        "ondine-users",
-        "partitions",
-        "plan",
-        "prompts",
-        "providers",
-        "rejected-rows",
-        "replay",
-        "report",
-        "samples",
-        "schedules",
-        "simulator",
-        "traces",
-    )
-}
 
 
 def free_port() -> int:
@@ -51,14 +19,7 @@ def free_port() -> int:
         return port
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=[pytest.mark.slow] if page.path.name in SLOW else [])
-        for page in RUN_PAGES
-    ],
-    ids=lambda page: page.path.name,
-)
+@pytest.mark.parametrize("page", RUN_PAGES, ids=lambda page: page.path.name)
 def test_the_page_does_what_it_says(page: Page, tmp_path: Path) -> None:
     with PageRunner(page, tmp_path, free_port()) as runner:
         runner.run()
