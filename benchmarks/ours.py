@@ -1,10 +1,11 @@
 """The responses step as it runs in Dagster, in a process of its own.
 
-python -m benchmarks.ours PORT ROWS CONCURRENCY [--profile | --bodies]
+Run by the benchmarks: `python -m benchmarks.ours --help` says how.
 """
 
 from __future__ import annotations
 
+import argparse
 import cProfile
 import json
 import pstats
@@ -24,17 +25,29 @@ from ondine_dagster.storage.lake import Lake
 
 
 def main() -> None:
-    port, rows, concurrency = (int(one) for one in sys.argv[1:4])
-    mode = sys.argv[4] if len(sys.argv) > 4 else ""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ours")
+    parser.add_argument("port", type=int, help="of the provider, on this machine")
+    parser.add_argument("rows", type=int)
+    parser.add_argument("concurrency", type=int)
+    parser.add_argument("--rows-per-request", type=int, default=1)
+    parser.add_argument("--profile", action="store_true", help="of each thread, to stderr")
+    parser.add_argument("--bodies", action="store_true", help="print the requests, send none")
+    wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), rows, f"http://127.0.0.1:{port}/v1", concurrency)
+        bench = Bench(
+            Path(folder),
+            wanted.rows,
+            f"http://127.0.0.1:{wanted.port}/v1",
+            wanted.concurrency,
+            rows_per_request=wanted.rows_per_request,
+        )
         bench.materialize("snapshot")
         bench.materialize("raw_rows", "prompts")
-        if mode == "--bodies":
+        if wanted.bodies:
             _print_bodies(bench, Lake(Path(folder) / "lake"))
             return
-        profiles = _profile_threads() if mode == "--profile" else {}
-        threads = {} if mode == "--profile" else _time_threads()
+        profiles = _profile_threads() if wanted.profile else {}
+        threads = {} if wanted.profile else _time_threads()
         measured = bench.materialize(*TRIO)
         close_ledger(Path(folder) / "ledger.sqlite")
     print(

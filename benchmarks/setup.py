@@ -46,11 +46,14 @@ class Bench:
         base_url: str,
         concurrency: int = 100,
         per_partition: int = 5000,
+        rows_per_request: int = 1,
     ) -> None:
         self.source = folder / "reviews.csv"
         write_reviews(self.source, rows)
         attributes = declaration(self.source, base_url, concurrency)
         attributes["partitions"] = {"rows": per_partition}
+        if rows_per_request > 1:
+            attributes["batching"] = {"rows_per_request": rows_per_request}
         self._declare(folder, rows, attributes)
 
     @classmethod

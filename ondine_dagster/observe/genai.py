@@ -7,7 +7,8 @@ https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans; what they do no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from json.encoder import encode_basestring as _quoted
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -111,8 +112,8 @@ class GenAiVocabulary(Vocabulary):
     def texts(self, row: Row) -> dict[str, str]:
         """Return what was sent for a row, and what came back."""
         found: dict[str, str] = {}
-        if row.messages is not None:
-            found["gen_ai.input.messages"] = _messages(row.messages)
+        if row.sent is not None:
+            found["gen_ai.input.messages"] = _messages(row.sent.messages)
         if row.answer is not None:
             reason = row.asked.finish_reason or "unknown"
             answer = _message("assistant", _text_part(row.answer), finish_reason=reason)
@@ -131,9 +132,9 @@ def _error_type(request: Request, rows: Sequence[Row]) -> str | None:
     return None
 
 
-def _messages(text: str) -> str:
+def _messages(messages: Iterable[Mapping[str, Any]]) -> str:
     """Return messages as the conventions have them: each with a list of typed parts, as JSON."""
-    shown = [_message(one["role"], _parts(one["content"])) for one in json.loads(text)]
+    shown = [_message(one["role"], _parts(one["content"])) for one in messages]
     return f"[{', '.join(shown)}]"
 
 
@@ -147,9 +148,9 @@ def _parts(content: Any) -> str:
 
 
 def _message(role: str, parts: str, **more: str) -> str:
-    rest = "".join(f', "{name}": {_to_json(value)}' for name, value in more.items())
-    return f'{{"role": {_to_json(role)}, "parts": [{parts}]{rest}}}'
+    rest = "".join(f', "{name}": {_quoted(value)}' for name, value in more.items())
+    return f'{{"role": {_quoted(role)}, "parts": [{parts}]{rest}}}'
 
 
 def _text_part(text: str) -> str:
-    return f'{{"type": "text", "content": {_to_json(text)}}}'
+    return f'{{"type": "text", "content": {_quoted(text)}}}'

@@ -109,8 +109,8 @@ class LangfuseVocabulary(Vocabulary):
     def texts(self, row: Row) -> dict[str, str]:
         """Return what was sent for a row, and what came back."""
         found: dict[str, str] = {}
-        if row.messages is not None:
-            found[_INPUT] = row.messages
+        if row.sent is not None:
+            found[_INPUT] = row.sent.text
         if row.answer is not None:
             found[_OUTPUT] = row.answer
         return found

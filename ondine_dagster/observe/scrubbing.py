@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 _TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def scrubbed_messages(messages: str, scrub: Callable[[str], str]) -> str:
+class Sent(NamedTuple):
+    """What was sent for a row, scrubbed: its messages, and the same as JSON."""
+
+    messages: list[dict[str, Any]]
+    text: str
+
+
+def scrubbed_messages(messages: str, scrub: Callable[[str], str]) -> Sent:
     """Return messages (JSON) with every text in them scrubbed, each by itself.
 
     Not the JSON as it stands: a pattern that begins with `^` would find nothing in it.
@@ -21,7 +28,7 @@ def scrubbed_messages(messages: str, scrub: Callable[[str], str]) -> str:
                 clean = scrub(value) if type(value) is str else scrubbed(value, scrub)
                 if clean != value:
                     message[name], changed = clean, True
-    return _TO_JSON(found) if changed else messages
+    return Sent(found, _TO_JSON(found) if changed else messages)
 
 
 def scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:

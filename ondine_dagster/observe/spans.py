@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from ondine_dagster.observe.requests import AskedRow, Request, Root, root_span_id
+from ondine_dagster.observe.scrubbing import Sent
 
 Value = str | int | float | bool | Sequence[str]
 Attributes = dict[str, Value]
@@ -42,11 +43,11 @@ class Span(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a request with what was sent for it (JSON), where that is known; both scrubbed."""
+    """A row of a request with what was sent for it, where that is known; texts are scrubbed."""
 
     key: str
     asked: AskedRow
-    messages: str | None
+    sent: Sent | None
     answer: str | None
 
 

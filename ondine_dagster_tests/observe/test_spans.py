@@ -244,14 +244,15 @@ def test_messages_are_scrubbed_as_people_wrote_them_not_as_json_escapes_them() -
 
     for text in ("call 49", "call:\n49", 'say "a":\n49'):
         messages = json.dumps([{"content": text, "role": "user"}])
-        assert scrubbed_messages(messages, scrub) == messages
+        assert scrubbed_messages(messages, scrub).text == messages
         assert seen.pop() == text
 
 
 def test_a_pattern_may_say_where_a_text_begins_and_ends() -> None:
     messages = '[{"content":"ACME-17","role":"user"},{"content":"no ACME-17","role":"user"}]'
     found = scrubbed_messages(messages, scrubber((), {"customer": r"^ACME-\d+$"}))
-    assert [one["content"] for one in json.loads(found)] == ["[CUSTOMER]", "no ACME-17"]
+    assert [one["content"] for one in found.messages] == ["[CUSTOMER]", "no ACME-17"]
+    assert json.loads(found.text) == found.messages
 
 
 def test_the_context_of_the_tests_wants_traces() -> None:

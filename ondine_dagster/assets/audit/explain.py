@@ -6,7 +6,6 @@ known from the lake's `prompts`, for as long as the row is asked the same there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -173,7 +172,7 @@ def _told(
         if known is not None and one.kind == "reask":
             known = _reasked(pipeline, known, answers.get(one.answer_key))
         trace = trace_id(one.run_id or one.run_scope, one.dataset, one.partition).hex()
-        sent = None if known is None else json.loads(scrubbed_messages(known, scrub))
+        sent = None if known is None else scrubbed_messages(known, scrub).messages
         if one.text is not None:
             answers[one.answer_key] = one.text
         text = None if one.text is None else scrub(one.text)
