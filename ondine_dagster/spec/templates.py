@@ -26,6 +26,7 @@ _STARTS_TAG = re.compile(r"\{[{%#]")
 # what is taken for a column where no style is declared
 _COLUMN = re.compile(r"\{([^\W\d]\w*(?:[ .-]\w+)*)\}")
 _PLAIN = re.compile(r"\{\{|\}\}|\{[^{}\"':\n]+\}|[{}]")
+_EXACT_IN_FLOAT = 2**53
 _NOT_INCLUDING = (nodes.Extends, nodes.Import, nodes.FromImport)
 
 
@@ -49,7 +50,19 @@ def environment(partials: Mapping[str, str] | None = None) -> ImmutableSandboxed
 
 def variables(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the variables that a template has for a row."""
-    return {_PLAIN_ROW: row, ROW: row, **row}
+    values = {name: as_shown(value) for name, value in row.items()}
+    return {_PLAIN_ROW: values, ROW: values, **values}
+
+
+def as_shown(value: Any) -> Any:
+    """Return a value as prompts have it: a fraction that is whole is a whole number.
+
+    One 12.5 in a column of a JSON or Excel file, or a gap in one of pandas, makes fractions of all
+    its numbers, and no prompt may change with that.
+    """
+    if type(value) is float and value.is_integer() and abs(value) < _EXACT_IN_FLOAT:
+        return int(value)
+    return value
 
 
 def style_of(texts: Iterable[str], declared: Style | None = None) -> Style:

@@ -1,8 +1,9 @@
 """Columns of Python values as a table: one type for each column, and text where there are several.
 
 For sources that bring values and no types (JSON, Excel, SQLite). A column of one kind keeps it;
-nested or mixed values become text: text as it is, all else as JSON. Nothing is rounded: whole
-numbers beside fractions become fractions only where that loses no digit.
+nested or mixed values become text: lists and objects as JSON, all else as a prompt would show it,
+so that a value of another kind, or the first fraction, changes no prompt of the other rows. Nothing
+is rounded: whole numbers beside fractions become fractions only where that loses no digit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import datetime
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from ondine_dagster.spec.templates import as_shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,6 +57,6 @@ def _all_below(values: Sequence[Any], bound: int) -> bool:
 def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(as_shown(value))

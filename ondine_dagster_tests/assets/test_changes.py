@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +93,26 @@ def test_an_edited_row_makes_its_partition_changed_and_is_the_only_one_paid(
     assert bench.run_missing() == ["rows-00001"]
     assert charged() == 1
     assert exported(bench)[14]["response"] == "other"
+
+
+@pytest.mark.behaviour("B-2d")
+def test_a_value_of_another_kind_in_a_column_of_json_pays_for_no_other_row(
+    make_bench: MakeBench, charged: Callable[[], int]
+) -> None:
+    prompt = {"template": "{{ price }}, {{ price * 2 }}, {{ sold }}, {{ code ~ '' }}"}
+    bench = make_bench(source={"path": "notes.jsonl"}, prompt=prompt)
+    path = bench.folder / "notes.jsonl"
+    rows = [{"price": 10 * n, "sold": n % 2 == 0, "code": n} for n in range(1, 13)]
+    for new in ({"price": 12.5}, {"price": 13, "sold": "?"}, {"price": 14, "code": "7b"}):
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        bench.run_missing()
+        charged()
+        rows.append(new)
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+        bench.run_missing()
+
+        assert charged() == 1, new
 
 
 def test_a_partition_stays_known_while_a_run_of_a_job_may_work_on_it(

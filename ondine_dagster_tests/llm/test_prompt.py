@@ -39,6 +39,13 @@ def test_a_row_becomes_a_system_and_a_user_message() -> None:
     assert render("{{ text }}", {"text": "hi"}) == [{"role": "user", "content": "hi"}]
 
 
+def test_a_whole_number_is_shown_as_one_though_its_column_has_fractions() -> None:
+    template = "{{ a }} {{ row.b }} {{ c }} {{ a ~ 'x' }} {{ d }} {{ e }}"
+    values = {"a": 10.0, "b": -0.0, "c": 0.5, "d": 1e300, "e": float("inf")}
+    assert user(template, **values) == "10 0 0.5 10x 1e+300 inf"
+    assert user("{a}", a=10.0) == "10"
+
+
 def test_the_messages_are_canonical_json() -> None:
     text = messages_json("ж", 'a"\n\x00😀')
     document = json.loads(text)
@@ -133,9 +140,9 @@ def test_a_row_without_anything_to_ask_is_not_asked(blank: str | None) -> None:
     assert user("Label this: {{ a }} {{ b }}", a=blank, b="x") != ErrorCode.PROMPT_BLANK
 
 
-@pytest.mark.parametrize("filled", [0, False, 0.0, "0"])
-def test_a_zero_is_something_to_ask_about(filled: object) -> None:
-    assert user("{{ a }}", a=filled) == str(filled)
+@pytest.mark.parametrize(("filled", "shown"), [(0, "0"), (False, "False"), (0.0, "0"), ("0", "0")])
+def test_a_zero_is_something_to_ask_about(filled: object, shown: str) -> None:
+    assert user("{{ a }}", a=filled) == shown
 
 
 def test_any_column_can_be_reached_through_the_row() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,9 @@ def test_cells_keep_value_and_type(tmp_path: Path) -> None:
 
 
 def test_a_column_of_several_kinds_is_text(tmp_path: Path) -> None:
-    found = read(workbook(tmp_path, [["code"], [7], ["7b"], [datetime(2026, 5, 1)], [True]]))
-    assert found[1:] == [["7"], ["7b"], ["2026-05-01T00:00:00"], ["true"]]
+    cells = [7, "7b", datetime(2026, 5, 1), True, timedelta(hours=30)]
+    found = read(workbook(tmp_path, [["code"], *([cell] for cell in cells)]))
+    assert found[1:] == [["7"], ["7b"], ["2026-05-01 00:00:00"], ["True"], ["1 day, 6:00:00"]]
 
 
 def test_one_sheet_of_several_is_named(tmp_path: Path) -> None:
