@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.assets.rows.merge import Asked, Ended, Merge, rows_of
 from ondine_dagster.assets.rows.outcomes import FEED_ROWS, stored_outcome
-from ondine_dagster.assets.rows.packs import packed_requests
+from ondine_dagster.assets.rows.packs import estimator_of
 from ondine_dagster.assets.rows.purged_files import refuse_purged
 from ondine_dagster.assets.rows.redaction import as_judged
 from ondine_dagster.assets.rows.samples import put_together, read_row, read_sample, together
@@ -30,7 +30,7 @@ from ondine_dagster.engine.rows import (
     RowOutcome,
 )
 from ondine_dagster.errors import OndineError
-from ondine_dagster.ledger.estimates import Estimate, Estimator
+from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.ledger.identity import text_digest
 from ondine_dagster.ledger.learnt import learnt
 from ondine_dagster.ledger.lookup import look_up, paid_in, usable
@@ -170,9 +170,7 @@ class Retry:
         plan, seen = RetryPlan(), set[bytes]()
         alone, together, groups = Counter[Size](), Counter[Size](), list[int]()
         known = learnt(connection, self.provider, self._pipeline.name) if connection else None
-        reask = bool(self._pipeline.dataset.output.reask)
-        packed = packed_requests(self._pipeline, known, retry=True)
-        estimator = Estimator(self.provider, known, packed, reask=reask)
+        estimator = estimator_of(self._pipeline, known, retry=True)
         for partition in partitions:
             before, packable = plan.rows, together.total()
             for batch in self._batches(partition, connection):

@@ -29,7 +29,7 @@ from ondine_dagster.cli.target import Target, find_target
 from ondine_dagster.ledger.budgets import amount_of, described
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.coverage import reading
-from ondine_dagster.ledger.estimates import ASSUMED_PART_OF_CEILING, Recorded, compared, find
+from ondine_dagster.ledger.estimates import Recorded, answer_tokens, compared, find, tells_length
 from ondine_dagster.ledger.learnt import ASSUMED_BYTES_PER_TOKEN
 from ondine_dagster.ledger.rates import used_today
 from ondine_dagster.ledger.records import ProviderKey
@@ -37,7 +37,7 @@ from ondine_dagster.ledger.totals import Spent, spent
 from ondine_dagster.llm.free_tiers import free_tier
 from ondine_dagster.llm.prices import money
 from ondine_dagster.llm.pricing import Pricing
-from ondine_dagster.llm.provider import at_once
+from ondine_dagster.llm.provider import Provider, at_once
 from ondine_dagster.storage.preview import preview_snapshot
 from ondine_dagster.wording import plural
 
@@ -178,6 +178,27 @@ def _costs(plan: _Plan) -> Text:
     return aligned(lines, right=range(1, len(columns) + 1))
 
 
+def _tokens(found: DatasetPlan, provider: Provider) -> str:
+    """Return what is assumed of a request and of an answer, and why."""
+    answer = answer_tokens(found.learnt, found.by_form, provider.ceiling)
+    by_form = f"{answer:.3g} per answer, a quarter of llm.max_tokens"
+    if found.by_form is not None:
+        by_form = f"{answer:.3g} per answer, by its form"
+    if found.learnt is None:
+        return (
+            f"assumed, as {provider.identity} has not answered yet: one for "
+            f"{ASSUMED_BYTES_PER_TOKEN} bytes of a request, and {by_form}"
+        )
+    packed = found.everything.rows > found.everything.requests
+    used = (found.learnt.together if packed else None) or found.learnt
+    said = f"{used.tokens_per_byte:.3g} per byte of a request"
+    learnt = f"learnt from {plural(found.learnt.answers, 'answer')} of {provider.identity}"
+    if not tells_length(used, found.by_form):
+        return f"{said}, {learnt} for other datasets, and {by_form}"
+    single = " to a single row" if packed and used is found.learnt else ""
+    return f"{said} and {used.completion_tokens:.3g} per answer{single}, {learnt}"
+
+
 def _remarks(plan: _Plan) -> Iterator[str]:
     target, found = plan.target, plan.rows
     if gap := upstream_gap(target.pipeline, target.lake):
@@ -187,22 +208,7 @@ def _remarks(plan: _Plan) -> Iterator[str]:
     provider = target.pipeline.provider
     if found.everything.requests and not found.everything.most:
         yield f"{provider.model} is free: its prices are 0."
-    if known := found.learnt:
-        packed = found.everything.rows > found.everything.requests
-        used = (known.together if packed else None) or known
-        said = " to a single row" if packed and used is known else ""
-        yield (
-            f"Tokens: {used.tokens_per_byte:.3g} per byte of a request and "
-            f"{used.completion_tokens:.3g} per answer{said}, learnt from "
-            f"{plural(known.answers, 'answer')} of {provider.identity}."
-        )
-    else:
-        assumed = provider.ceiling // ASSUMED_PART_OF_CEILING
-        yield (
-            f"Tokens: assumed, as {provider.identity} has not answered yet: one for "
-            f"{ASSUMED_BYTES_PER_TOKEN} bytes of a request, and {assumed:,} per answer, a quarter "
-            "of llm.max_tokens."
-        )
+    yield f"Tokens: {_tokens(found, provider)}."
     yield "At most: each request has its most tokens. Requests of unknown outcome come on top."
     asked = found.run if found.run.requests else found.everything
     if asked.rows > asked.requests:

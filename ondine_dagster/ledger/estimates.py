@@ -21,7 +21,7 @@ from ondine_dagster.llm.pack_size import PackPlan
 from ondine_dagster.llm.provider import Completion, Provider, Usage, Verdict
 from ondine_dagster.wording import plural
 
-# the part of the ceiling that an answer has, until there are some
+# the part of the ceiling that an answer has where nothing tells more
 ASSUMED_PART_OF_CEILING = 4
 # at most, of what is said with an answer that is asked for once more
 _REASON_TOKENS = 1000
@@ -69,19 +69,21 @@ class Estimator:
         packed: PackedRequests | None = None,
         *,
         reask: bool = False,
+        by_form: float | None = None,
     ) -> None:
         """`packed`: how rows are asked together; None: each alone.
 
-        `reask`: an answer that is rejected is asked for once more, with the answer.
+        `reask`: an answer that is rejected is asked for once more, with the answer. `by_form`: the
+        tokens of an answer as its form tells them, see `answer_tokens`.
         """
         self._reask = reask
+        self.by_form = by_form
         self.learnt = learnt
         self._packed = packed
         self._provider = provider
         # what every request has, apart from its messages
         self._around = len(provider.body("[]", provider.ceiling)) - len("[]")
-        assumed = provider.ceiling / ASSUMED_PART_OF_CEILING
-        self._completion = min(learnt.completion_tokens if learnt else assumed, provider.ceiling)
+        self._completion = answer_tokens(learnt, by_form, provider.ceiling)
         self._tokens_per_byte = learnt.tokens_per_byte if learnt else 1 / ASSUMED_BYTES_PER_TOKEN
 
     def size(self, messages: str) -> Size:
@@ -159,8 +161,9 @@ class Estimator:
 
     def _answer_in_a_pack(self, plan: PackPlan) -> float:
         """Return the tokens of the answer to one question of a pack."""
-        if self.learnt and self.learnt.together:
-            return min(self.learnt.together.completion_tokens, self._provider.ceiling)
+        together = self.learnt and self.learnt.together
+        if together and tells_length(together, self.by_form):
+            return min(together.completion_tokens, self._provider.ceiling)
         more = plan.packing.answer_bytes / ASSUMED_BYTES_PER_TOKEN
         return max(1.0, min(self._completion + more, self._provider.ceiling))
 
@@ -204,6 +207,22 @@ class Estimator:
             cache_write_tokens=round(prompt * known.cache_write_share) if known else 0,
         )
         return self._provider.cost(Completion(Verdict.OK, "", usage=usage)).amount or 0
+
+
+def answer_tokens(known: Learnt | None, by_form: float | None, ceiling: int) -> float:
+    """Return the completion tokens that an answer to one question probably has.
+
+    The dataset's own answers tell best, then `by_form`, what the form of an answer says, then
+    answers for other datasets. Where there is nothing of that it is a part of the ceiling.
+    """
+    if known is not None and tells_length(known, by_form):
+        return min(known.completion_tokens, ceiling)
+    return min(ceiling / ASSUMED_PART_OF_CEILING if by_form is None else by_form, ceiling)
+
+
+def tells_length(known: Learnt, by_form: float | None) -> bool:
+    """Return whether earlier answers tell more of the length of an answer than its form does."""
+    return known.own or by_form is None
 
 
 @dataclass(frozen=True, slots=True)

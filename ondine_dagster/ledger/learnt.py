@@ -34,6 +34,7 @@ _t, _s = schema.attempts.c, schema.asks.c
 class Learnt:
     """What a request used on average in the last `answers` of a model.
 
+    `own`: answers for the dataset itself are among them; others tell little of how long its are.
     `tokens_per_byte` and `completion_tokens` (of one question) are those of the dataset's own
     answers where it has any: they depend on the prompt. A larger request has
     `tokens_per_further_byte` beyond the `fixed_tokens` of each. `latency_seconds` is that of a
@@ -51,6 +52,7 @@ class Learnt:
     fixed_tokens: float = 0
     tokens_per_further_byte: float | None = None
     together: Learnt | None = None
+    own: bool = True
 
     def in_larger(self, requests: int, request_bytes: float) -> float:
         """Return the prompt tokens of `requests` that are larger than those learnt from."""
@@ -114,6 +116,7 @@ def _averages(alike: Sequence[sa.Row[Any]], rows: Sequence[sa.Row[Any]]) -> Lear
         rows_per_request=fmean(one.asked for one in of_server) if of_server else 1,
         fixed_tokens=(prompt - further * size) / len(alike),
         tokens_per_further_byte=further,
+        own=alike[0].own,
     )
 
 

@@ -294,6 +294,18 @@ def test_the_expected_price_is_near_the_bill_once_the_model_has_answered(person:
 
 
 @pytest.mark.behaviour("B-6")
+def test_the_first_expectation_is_near_where_the_form_of_the_answers_tells_their_length(
+    person: Person,
+) -> None:
+    person.write(10, output=LABELS)
+    assert "per answer, by its form." in (shown := plan(person))
+    expected = dollars(numbers(shown, "expected")[0])
+    person.runs()
+    paid = person.simulator.bill.totals.picodollars / 10**12
+    assert paid / 2 < expected < 2 * paid  # the simulator charges nothing for the schema
+
+
+@pytest.mark.behaviour("B-6")
 def test_a_run_shows_what_was_expected_of_it_and_the_next_plan_says_how_near_it_came(
     person: Person,
 ) -> None:

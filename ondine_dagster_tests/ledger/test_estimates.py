@@ -13,6 +13,7 @@ from ondine_dagster.ledger import learnt as learning
 from ondine_dagster.ledger.estimates import (
     Estimate,
     Estimator,
+    answer_tokens,
     compared,
     find,
     record,
@@ -84,8 +85,8 @@ def test_the_length_of_answers_is_that_of_the_dataset_once_it_has_some(ledger: L
     before = known(ledger)
     answer(ledger, "short", Usage(4, 2))
     after = known(ledger)
-    assert before is not None and before.completion_tokens == 90
-    assert after is not None and after.completion_tokens == 2
+    assert before is not None and (before.completion_tokens, before.own) == (90, False)
+    assert after is not None and (after.completion_tokens, after.own) == (2, True)
     assert after.answers == 2
 
 
@@ -156,6 +157,16 @@ def test_without_answers_four_bytes_are_a_token_and_an_answer_a_quarter_of_the_c
     assert found.expected == 3 * (100 + 2 * 25) * DOLLAR // 10**6
     assert found.most == 3 * (500 + 2 * 100) * DOLLAR // 10**6
     assert found.most_tokens == 3 * (500 + 100)
+
+
+def test_the_form_of_an_answer_tells_more_than_answers_for_other_datasets() -> None:
+    of_others = replace(LEARNT, own=False)
+    cases = {(LEARNT, 7.0): 2.5, (of_others, 7.0): 7, (of_others, None): 2.5, (None, 7.0): 7}
+    for (known, by_form), tokens in cases.items():
+        assert answer_tokens(known, by_form, 100) == tokens
+        found = Estimator(provider(), known, by_form=by_form).first(Counter({(400, 500): 2}))
+        assert found.completion_tokens == 2 * tokens
+    assert answer_tokens(None, 7.0, 5) == answer_tokens(LEARNT, None, 2) + 3 == 5
 
 
 def test_a_mean_between_two_whole_tokens_is_not_rounded_away() -> None:

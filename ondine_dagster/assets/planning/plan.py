@@ -47,6 +47,7 @@ class DatasetPlan:
     `run` is for the partitions that were chosen, `everything` for all that were looked at.
     `repeated` rows share a question with another one that is asked. `servers` says where the
     answers that are paid came from. `cleaned` are the rows that `prompt.clean` changes.
+    `by_form` are the tokens of an answer as its form tells them.
     """
 
     rows: Mapping[Need, int]
@@ -56,6 +57,7 @@ class DatasetPlan:
     everything: Estimate
     servers: Mapping[str, int]
     learnt: Learnt | None
+    by_form: float | None
     cleaned: Cleaned
     remarks: tuple[str, ...]
 
@@ -102,6 +104,7 @@ def plan_rows(
         everything=everything.estimate(estimator),
         servers=servers,
         learnt=estimator.learnt,
+        by_form=estimator.by_form,
         cleaned=cleaner.counts,
         remarks=tuple(cache_remarks(pipeline, estimator)),
     )

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from ondine_dagster.assets.rows.packs import packed_requests
+from ondine_dagster.assets.rows.packs import estimator_of
 from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.ledger.coverage import Cover, Covered, covered, reading
 from ondine_dagster.ledger.estimates import Estimate, Estimator
@@ -116,8 +116,7 @@ class Outlook:
         """Without a connection there is no ledger yet: nothing is paid, nothing was learnt."""
         provider, limits = pipeline.provider, pipeline.dataset.limits
         known = learnt(connection, provider, pipeline.name) if connection is not None else None
-        packed, reask = packed_requests(pipeline, known), bool(pipeline.dataset.output.reask)
-        self.estimator = Estimator(provider, known, packed, reask=reask)
+        self.estimator = estimator_of(pipeline, known)
         self.seen: set[bytes] = set()
         self._pipeline = pipeline
         self._connection = connection

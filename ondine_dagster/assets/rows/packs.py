@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ondine_dagster.assets.shared.pipeline import Pipeline
-from ondine_dagster.ledger.estimates import ASSUMED_PART_OF_CEILING
+from ondine_dagster.ledger.estimates import Estimator, answer_tokens
 from ondine_dagster.ledger.learnt import Learnt
 from ondine_dagster.ledger.pack_estimates import PackedRequests
+from ondine_dagster.llm.answer_size import likely_tokens
 from ondine_dagster.llm.output_limits import most_completion_tokens
 from ondine_dagster.llm.pack_size import PackPlan
+from ondine_dagster.spec import Llm
 
 
 def pack_plan(pipeline: Pipeline, known: Learnt | None, *, retry: bool = False) -> PackPlan | None:
@@ -20,20 +22,34 @@ def pack_plan(pipeline: Pipeline, known: Learnt | None, *, retry: bool = False) 
     if found is None:
         return None
     packing, provider = found
-    llm = (pipeline.fallback_llm if retry else None) or pipeline.dataset.llm
+    llm = _llm(pipeline, retry=retry)
     rows = pipeline.dataset.batching.rows_per_request
-    assumed = provider.ceiling / ASSUMED_PART_OF_CEILING
+    by_form = likely_tokens(llm, pipeline.dataset.output)
     return PackPlan(
         packing,
         provider,
         rows=None if rows == "auto" else rows,
-        completion_tokens=(known.together or known).completion_tokens if known else assumed,
+        completion_tokens=answer_tokens(
+            (known and known.together) or known, by_form, provider.ceiling
+        ),
         most_completion_tokens=most_completion_tokens(llm),
     )
 
 
-def packed_requests(
-    pipeline: Pipeline, known: Learnt | None, *, retry: bool = False
+def estimator_of(pipeline: Pipeline, known: Learnt | None, *, retry: bool = False) -> Estimator:
+    """Return what tells of requests for a dataset's rows what they will probably use."""
+    output = pipeline.dataset.output
+    return Estimator(
+        (pipeline.fallback if retry else None) or pipeline.provider,
+        known,
+        _packed_requests(pipeline, known, retry=retry),
+        reask=bool(output.reask),
+        by_form=likely_tokens(_llm(pipeline, retry=retry), output),
+    )
+
+
+def _packed_requests(
+    pipeline: Pipeline, known: Learnt | None, *, retry: bool
 ) -> PackedRequests | None:
     """Return what requests for several rows are made of; None where each row goes alone.
 
@@ -46,3 +62,7 @@ def packed_requests(
         return None
     provider = (pipeline.fallback if retry else None) or pipeline.provider
     return PackedRequests(provider, plan, f"[{renderer.static_json}")
+
+
+def _llm(pipeline: Pipeline, *, retry: bool) -> Llm:
+    return (pipeline.fallback_llm if retry else None) or pipeline.dataset.llm
