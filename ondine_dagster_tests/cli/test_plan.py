@@ -298,7 +298,8 @@ def test_the_first_expectation_is_near_where_the_form_of_the_answers_tells_their
     person: Person,
 ) -> None:
     person.write(10, output=LABELS)
-    assert "per answer, by its form." in (shown := plan(person))
+    shown = plan(person)
+    assert "per answer, by its form." in shown
     expected = dollars(numbers(shown, "expected")[0])
     person.runs()
     paid = person.simulator.bill.totals.picodollars / 10**12
