@@ -1,18 +1,21 @@
 """The Dagster instance that runs of the command line are recorded in.
 
-Owns the first opening of a DAGSTER_HOME (several processes at once would break a fresh one for
-good) and the end of runs whose process died, which Dagster would show as started for ever.
+Owns the first opening of a DAGSTER_HOME (several processes at once, or one that is killed, would
+break a fresh one for good) and the end of runs whose process died, which Dagster would show as
+started for ever.
 """
 
 from __future__ import annotations
 
 import fcntl
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
+import yaml
 
 from ondine_dagster.assets.automation.run_launcher import CLI_TAG, WORDS_FOR_THE_DEAD
 from ondine_dagster.assets.responses import CALL_TAG
@@ -28,6 +31,8 @@ _OVERRIDES = {
         "class": "NoOpComputeLogManager",
     }
 }
+# the folders below DAGSTER_HOME in which Dagster keeps its SQLite files
+_DATABASES = ("history", "schedules")
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -46,9 +51,33 @@ def open_instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
         config = home / "dagster.yaml"
         if home == settings.own_dagster_home and not config.exists():
             write_atomically(config, template(LAPTOP).encode())
+        _make_databases(home)
         instance = _open(home)
     with instance:
         yield instance
+
+
+def _make_databases(home: Path) -> None:
+    """Give a fresh home its SQLite files, whole or not at all.
+
+    Dagster fills a file in several steps, and never goes on with one that a kill left half done.
+    """
+    missing = [name for name in _DATABASES if not (home / name).exists()]
+    config = home / "dagster.yaml"
+    if not missing or (config.exists() and _names_a_storage(config)):
+        return
+    fresh = home / ".ondine.fresh"
+    shutil.rmtree(fresh, ignore_errors=True)  # of one that was killed here
+    fresh.mkdir()
+    _open(fresh).dispose()
+    for name in missing:
+        (fresh / name).rename(home / name)
+    shutil.rmtree(fresh)
+
+
+def _names_a_storage(config: Path) -> bool:
+    settings = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    return any(str(name).endswith("storage") for name in settings)
 
 
 def _open(home: Path) -> dg.DagsterInstance:

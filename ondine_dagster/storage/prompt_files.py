@@ -48,7 +48,7 @@ def read_prompt(prompt: Prompt, declared_in: Path, project_root: Path) -> Prompt
             told = f"prompt.partials.{name}" if name in partials else f"prompt.{name}"
             _check(told, text, style, partials)
     except ValueError as error:
-        raise OndineError(f"{declared_in}: the prompt {error}") from None
+        raise OndineError(f"the prompt {error}") from None
     examples: Sequence[Example] = prompt.examples
     if prompt.examples_file is not None:
         examples = files.examples("prompt.examples_file", prompt.examples_file)
@@ -104,7 +104,7 @@ class _Files:
         if found is None:
             raise OndineError(
                 f"{setting}: there is no file {path!r}. Tried: {', '.join(map(str, tried))}. "
-                f"Correct the path in {self._declared_in}."
+                "Correct the path."
             )
         real = found.resolve()
         beside = self._declared_in if self._declared_in.is_dir() else self._declared_in.parent

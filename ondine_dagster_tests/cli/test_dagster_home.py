@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, MetaData
 
 from ondine_dagster.assets.shared.processes import Process, started_at
+from ondine_dagster.cli.dagster_home import open_instance
+from ondine_dagster.settings import load_settings
 from ondine_dagster_tests.cli.typing_person import Person, Terminal
 
 
@@ -59,3 +62,33 @@ def test_a_process_that_nobody_has_buried_is_dead() -> None:
         pass  # it ends at once, and stays a zombie until we wait for it
     assert Process(Process.this().host, child.pid, "its time").is_dead()
     child.wait()
+
+
+class Killed(BaseException):
+    """The process is gone from here on."""
+
+
+@pytest.mark.parametrize("after", range(3))
+def test_a_home_whose_making_was_killed_is_made_by_the_next_one(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_settings(tmp_path)
+    made: list[MetaData] = []
+    make = MetaData.create_all
+
+    def make_or_die(tables: MetaData, engine: Engine) -> None:
+        if len(made) == after:
+            raise Killed
+        make(tables, engine)
+        made.append(tables)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetaData, "create_all", make_or_die)
+        with pytest.raises(Killed), open_instance(settings):
+            pass
+    with open_instance(settings) as instance:
+        assert instance.get_runs_count() == 0
+        assert instance.get_dynamic_partitions("any") == []
+        assert instance.all_instigator_state() == []
+    names = {path.name for path in settings.dagster_home.iterdir()}
+    assert names == {".ondine.lock", "dagster.yaml", "history", "schedules"}

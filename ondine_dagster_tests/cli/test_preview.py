@@ -84,3 +84,10 @@ def test_a_mistake_is_one_message(wrote: Person) -> None:
     refused = wrote.types("preview", "notes.yaml")
     assert refused.exit_code == 1
     assert "prompt.template_file: there is no file 'no.txt'" in refused.output
+    assert refused.output.count(wrote.declared_in.name) == 1
+    (wrote.folder / "rules.txt").write_text("No {braces}.")
+    wrote.declare(prompt={"template": "{% include 'r' %}", "partials": {"r": "rules.txt"}})
+    for command in ("preview", "plan"):
+        refused = wrote.types(command, "notes.yaml")
+        assert "the prompt has {braces} beside Jinja's" in refused.output
+        assert refused.output.count(wrote.declared_in.name) == 1

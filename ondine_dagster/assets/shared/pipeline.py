@@ -173,8 +173,9 @@ class Pipeline:
         return self.dataset.llm.fallback_llm()
 
     def _provider_of(self, llm: Llm, section: str = "") -> Provider:
+        same = self.renderer.static_messages
         try:
-            schema, same = wire_schema(self.dataset.output.fields), self.renderer.static_messages
+            schema = wire_schema(self.dataset.output.fields)
             return build_provider(llm, schema, self.folders, same)
         except OndineError as error:
             text = str(error)
@@ -203,11 +204,11 @@ class Pipeline:
         if batching.rows_per_request == 1:
             return None
         schema = wire_schema(self.dataset.output.fields)
+        same, static = self.renderer.static_messages, self.renderer.static_text
         try:
-            packing = build_packing(batching.format, schema, self.renderer.static_text)
+            packing = build_packing(batching.format, schema, static)
         except OndineError as error:
             raise OndineError(f"{self.declared_in}: {error}") from None
-        same = self.renderer.static_messages
         return packing, build_provider(llm, packing.schema, self.folders, same)
 
     @property
@@ -221,9 +222,9 @@ class Pipeline:
 
         Raises OndineError for files that cannot be read, and for what nothing uses or accepts.
         """
-        prompt = self.dataset.prompt
+        prompt, texts = self.dataset.prompt, self.prompt_texts
         try:
-            renderer = PromptRenderer(prompt, self.prompt_texts, self._why_rejected)
+            renderer = PromptRenderer(prompt, texts, self._why_rejected)
         except OndineError as error:
             raise OndineError(f"{self.declared_in}: {error}") from None
         if idle := sorted(prompt.partials.keys() - renderer.partials):
@@ -236,7 +237,10 @@ class Pipeline:
     @cached_property
     def prompt_texts(self) -> PromptTexts:
         """Return the texts of the declared prompt, those in files too; raises OndineError."""
-        return read_prompt(self.dataset.prompt, self.declared_in, self.project_root)
+        try:
+            return read_prompt(self.dataset.prompt, self.declared_in, self.project_root)
+        except OndineError as error:
+            raise OndineError(f"{self.declared_in}: {error}") from None
 
     def _why_rejected(self, answer: str) -> str | None:
         read = self.reader.read(answer)
