@@ -81,10 +81,10 @@ class Source(Part):
         default=None,
         description="The file with the rows: CSV with a header line (.csv, .tsv), JSON Lines "
         "(.jsonl, .ndjson), a JSON list of objects (.json), Parquet, or Excel (.xlsx). Text files "
-        "may be packed (.gz, .bz2, .zst). A relative path is looked up beside the YAML file first, "
-        "then in the project root. `*` stands for any part of a name, `**` for any folders; a path "
-        "that ends in / is all files of a folder. Or an address of an object store: s3://, gs://, "
-        "az://. Required, unless `partitions` name the files.",
+        "may be packed (.gz, .bz2, .zst, .zip). A relative path is looked up beside the YAML file "
+        "first, then in the project root. `*` stands for any part of a name, `**` for any "
+        "folders; a path that ends in / is all files of a folder. Or an address of an object "
+        "store: s3://, gs://, az://. Required, unless `partitions` name the files.",
         examples=["data/product_reviews.csv", "data/2026-*.parquet", "s3://shop/reviews/"],
     )
     dataset: Annotated[UpstreamDataset | None, LOCAL, TEMPLATED] = Field(

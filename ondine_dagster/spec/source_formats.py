@@ -22,7 +22,7 @@ _FORMATS: dict[str, Format] = {
     ".ndjson": "json lines",
     ".xlsx": "excel",
 }
-_PACKED = (".gz", ".bz2", ".zst")
+_PACKED = (".gz", ".bz2", ".zst", ".zip")
 ENDINGS = f"{', '.join(_FORMATS)}; text files also with {', '.join(_PACKED)} behind it"
 
 
@@ -82,13 +82,14 @@ class CsvDialect(Part):
     )
     escape: Annotated[Text | None, AfterValidator(_one_character), LOCAL, VERBATIM] = Field(
         default=None,
-        description="A character that takes the meaning from the one after it.",
+        description="A character that takes the meaning from the one after it: a backslash where "
+        'quotes inside a cell are written \\".',
         examples=["\\"],
     )
     encoding: Annotated[FilledText, AfterValidator(_encoding), LOCAL] = Field(
         default="utf-8",
-        description="How characters are bytes. Files that begin with the mark of UTF-16 are read "
-        "without it.",
+        description="How characters are bytes. A file that begins with the mark of UTF-8 or UTF-16 "
+        "is read as that, without the mark.",
         examples=["cp1252"],
     )
     skip_lines: Annotated[Whole, LOCAL] = Field(

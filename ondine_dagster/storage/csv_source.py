@@ -9,19 +9,21 @@ slowly, because only errors pay for it.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeGuard
+from typing import TYPE_CHECKING, BinaryIO
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec.source_formats import CsvDialect, default_delimiter
 from ondine_dagster.storage.headers import distinct, named
-from ondine_dagster.storage.source_bytes import Joined, open_unpacked, open_utf8
+from ondine_dagster.storage.source_bytes import Joined, encoding_of, open_unpacked, open_utf8
 
 if TYPE_CHECKING:
     import _csv
@@ -33,6 +35,19 @@ _BLOCK_BYTES = 4 << 20
 _LARGEST_BLOCK = (1 << 31) - (1 << 20)
 _END = "\x1fend of rows"
 _OTHER_DELIMITERS = (";", "\t", "|")
+_FOR_EXCEL = re.compile(r"sep=(.)")  # what Excel takes for a delimiter, and not for a row
+_AS_ESCAPE = (
+    "If a backslash stands before quotes that belong to a cell, declare it below `source:` as "
+    r'`csv: {escape: "\\"}`; else they are doubled, "".'
+)
+_AS_CP1252 = (
+    "Save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8'), or declare what it is below "
+    '`source:`, as in `csv: {encoding: "cp1252"}`.'
+)
+_AS_UTF_16 = (
+    "it holds NUL bytes, as UTF-16 does that has no mark. Save the file as UTF-8, or declare what "
+    'it is below `source:` as `csv: {encoding: "utf-16-le"}`.'
+)
 
 
 def csv_header(path: Path, dialect: CsvDialect) -> list[str]:
@@ -47,7 +62,10 @@ def csv_header(path: Path, dialect: CsvDialect) -> list[str]:
     except UnicodeError:
         raise OndineError(_encoding_message(path, dialect)) from None
     if not names:
-        raise OndineError(f"{path} is empty. A CSV source needs a header line with column names.")
+        skipped = f" behind its first {dialect.skip_lines} lines" if dialect.skip_lines else ""
+        raise OndineError(
+            f"{path} is empty{skipped}. A CSV source needs a header line with column names."
+        )
     _check_names(names, path, dialect)
     return names
 
@@ -70,7 +88,22 @@ def read_csv(path: Path, dialect: CsvDialect) -> pa.Table:
     if not _ends_whole(table, names):
         reason = _complaint(path, names, dialect)
         raise OndineError(reason or f"{path}: a quote is opened but not closed.")
+    if _may_escape_quotes(path, dialect) and (reason := _complaint(path, names, dialect)):
+        raise OndineError(reason)
     return table.slice(0, table.num_rows - 1)
+
+
+def _may_escape_quotes(path: Path, dialect: CsvDialect) -> bool:
+    r"""Return whether \" stands in the file: where it is no end of a cell, parsers keep half."""
+    if dialect.escape is not None or not dialect.quote:
+        return False
+    escaped, last = b"\\" + dialect.quote.encode(), b""
+    with open_utf8(path, dialect.encoding) as file:
+        while block := file.read(_BLOCK_BYTES):
+            if escaped in last + block:
+                return True
+            last = block[-1:]
+    return False
 
 
 def _parse_in_one_block(path: Path, names: list[str], dialect: CsvDialect) -> pa.Table:
@@ -136,47 +169,96 @@ def _ends_whole(table: pa.Table, names: list[str]) -> bool:
 
 
 def _check_names(names: list[str], path: Path, dialect: CsvDialect) -> None:
-    if len(names) == 1 and dialect.delimiter is None:
-        other = next((one for one in _OTHER_DELIMITERS if one in names[0]), None)
-        if other is not None:
-            shown = {"\t": '"\\t"'}.get(other, f'"{other}"')
-            raise OndineError(
-                f"{path}: the header is one column, {names[0][:60]!r}. If {shown} separates its "
-                f"names, declare it below `source:` as `csv: {{delimiter: {shown}}}`; if not, "
-                f"declare the comma."
-            )
+    if any("\0" in name for name in names):
+        raise OndineError(f"{path} is no {dialect.encoding.upper()}: {_AS_UTF_16}")
+    line = _delimiter(path, dialect).join(names)
+    if told := _FOR_EXCEL.fullmatch(line):
+        skipped = f"skip_lines: {dialect.skip_lines + 1}"
+        raise OndineError(
+            f"{path} begins with {line!r}, which only spreadsheets understand. Declare it below "
+            f"`source:` as `csv: {{delimiter: {_in_yaml(told[1])}, {skipped}}}`."
+        )
+    other = _other_delimiter(names[0], dialect)
+    if len(names) == 1 and other is not None:
+        raise OndineError(
+            f"{path}: the header is one column, {names[0][:60]!r}. If {other} separates its "
+            f"names, declare it below `source:` as `csv: {{delimiter: {other}}}`; if not, "
+            f"declare the comma."
+        )
     advice = " If lines stand above the header, declare how many: source.csv.skip_lines."
     distinct(named(names, path, advice), path)
+
+
+def _other_delimiter(text: str, dialect: CsvDialect) -> str | None:
+    """Return another delimiter that stands in a text, as YAML has it; None where one is known."""
+    found = None
+    if dialect.delimiter is None:
+        found = next((one for one in _OTHER_DELIMITERS if one in text), None)
+    return None if found is None else _in_yaml(found)
+
+
+def _in_yaml(delimiter: str) -> str:
+    return {"\t": '"\\t"'}.get(delimiter, f'"{delimiter}"')
 
 
 def _complaint(path: Path, names: list[str], dialect: CsvDialect) -> str | None:
     """Return what is wrong with the file and in which line, None if nothing was found."""
     try:
-        return _first_bad_record(path, len(names), dialect)
+        return _first_bad_record(path, names, dialect)
     except UnicodeError:
         return _encoding_message(path, dialect)
 
 
-def _first_bad_record(path: Path, columns: int, dialect: CsvDialect) -> str | None:
-    line = 1 + dialect.skip_lines
-    with _records(path, dialect, ends_with=_END) as records:
-        for record in records:
-            if record == [_END]:
+def _first_bad_record(path: Path, names: list[str], dialect: CsvDialect) -> str | None:
+    first = line = 1 + dialect.skip_lines
+    strict = _may_escape_quotes(path, dialect)
+    with _records(path, dialect, ends_with=_END, strict=strict) as records:
+        try:
+            for record in records:
+                if record == [_END]:
+                    return None
+                if record and record[-1].endswith(_END):
+                    break
+                if record and len(record) != len(names):
+                    told = f"{path}, line {line}: {len(record)} cells, but the header has "
+                    told += f"{len(names)}. The row starts with {record[0][:60]!r}. "
+                    return told + _way_out(record, names, dialect, follows=line == first + 1)
+                line = records.line_num + 1 + dialect.skip_lines
+            else:
                 return None
-            if record and record[-1].endswith(_END):
-                return f"{path}, line {line}: a quote is opened in this row and never closed."
-            if record and len(record) != columns:
+        except csv.Error as error:
+            if "end of data" not in str(error):
                 return (
-                    f"{path}, line {line}: {len(record)} cells, but the header has {columns}. "
-                    f"The row starts with {record[0][:60]!r}. A delimiter inside a cell needs "
-                    f"quotes."
+                    f"{path}, line {line}: a cell of this row goes on behind its closing quote. "
+                    f"{_AS_ESCAPE}"
                 )
-            line = records.line_num + 1 + dialect.skip_lines
-    return None
+    return f"{path}, line {line}: a quote is opened in this row and never closed."
+
+
+def _way_out(record: list[str], names: list[str], dialect: CsvDialect, *, follows: bool) -> str:
+    """Say what to do about a row that has more or fewer cells than the header."""
+    other = _other_delimiter("".join(names), dialect)
+    if other is not None and _other_delimiter("".join(record), dialect) == other:
+        return (
+            f"If {other} separates the cells, declare it below `source:` as "
+            f"`csv: {{delimiter: {other}}}`."
+        )
+    if len(record) < len(names):
+        return "Add what it lacks, or remove the line if it is no row."
+    if follows and len(names) == 1:
+        return (
+            "If the header is further down, declare how many lines stand above it below "
+            "`source:`, as in `csv: {skip_lines: 1}`."
+        )
+    if dialect.quote and dialect.escape is None and any("\\" in cell for cell in record):
+        return _AS_ESCAPE
+    return "A delimiter inside a cell needs quotes."
 
 
 @contextmanager
-def _records(path: Path, dialect: CsvDialect, ends_with: str = "") -> Iterator[_csv.Reader]:
+def _records(
+    path: Path, dialect: CsvDialect, ends_with: str = "", *, strict: bool = False
+) -> Iterator[_csv.Reader]:
     before = csv.field_size_limit(sys.maxsize)
     try:
         with open_utf8(path, dialect.encoding) as raw:
@@ -191,6 +273,7 @@ def _records(path: Path, dialect: CsvDialect, ends_with: str = "") -> Iterator[_
                 quotechar=dialect.quote or None,
                 escapechar=dialect.escape,
                 quoting=csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE,
+                strict=strict,
             )
     finally:
         csv.field_size_limit(before)
@@ -198,19 +281,18 @@ def _records(path: Path, dialect: CsvDialect, ends_with: str = "") -> Iterator[_
 
 def _encoding_message(path: Path, dialect: CsvDialect) -> str:
     """Name the first line that is not in the encoding, reading the file piece by piece."""
-    advice = (
-        "Save the file as UTF-8 (in a spreadsheet: 'CSV UTF-8'), or declare what it is below "
-        '`source:` as `csv: {encoding: "cp1252"}`.'
-    )
+    encoding = encoding_of(path, dialect.encoding)
+    decode = codecs.getincrementaldecoder(encoding)().decode
+    shown, number = encoding.upper(), 1
     with open_unpacked(path) as file:
-        for number, line in enumerate(file, start=1):
+        for line in chain(file, [b""]):
+            if b"\0" in line and not shown.startswith(("UTF-16", "UTF-32")):
+                return f"{path}, line {number}: the text is not {shown}: {_AS_UTF_16}"
             try:
-                line.decode(dialect.encoding)
+                number += decode(line, final=not line).count("\n")
             except UnicodeError as error:
-                byte = f"the byte 0x{line[error.start]:02X} is" if _at_a_byte(error) else "it is"
-                return f"{path}, line {number}: {byte} not {dialect.encoding.upper()}. {advice}"
-    return f"{path} is not {dialect.encoding.upper()}. {advice}"
-
-
-def _at_a_byte(error: UnicodeError) -> TypeGuard[UnicodeDecodeError]:
-    return isinstance(error, UnicodeDecodeError)
+                byte = "it is"
+                if isinstance(error, UnicodeDecodeError):
+                    byte = f"the byte 0x{error.object[error.start]:02X} is"
+                return f"{path}, line {number}: {byte} not {shown}. {_AS_CP1252}"
+    return f"{path} is not {shown}. {_AS_CP1252}"
