@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ondine_dagster.engine.rows import Outcome, RowOutcome, explain
+from ondine_dagster.engine.rows import DAMAGE, Outcome, RowOutcome, explain
 from ondine_dagster.engine.shares import shares
 from ondine_dagster.ledger.records import Ask, NewAnswer, Reservation, Settlement
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
@@ -58,6 +58,7 @@ def settlement_of_answer(
     # paid, and nobody says how much: the worst case
     cost = reservation.reserved if billed.amount is None else billed.amount
     parts = list(zip(reservation.asks, items, shares(cost, weights), strict=True))
+    damaged = [(ask.answer_key, item, cost) for ask, item, cost in parts if isinstance(item, str)]
     return Settlement(
         attempt=reservation.attempt,
         state="settled",
@@ -76,7 +77,8 @@ def settlement_of_answer(
             for ask, item, cost in parts
             if isinstance(item, Completion)
         ),
-        shares=tuple((ask.answer_key, cost) for ask, item, cost in parts if isinstance(item, str)),
+        shares=tuple((key, cost) for key, _, cost in damaged),
+        damages=tuple((key, f"{DAMAGE}{why}") for key, why, _ in damaged),
     )
 
 

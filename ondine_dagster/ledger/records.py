@@ -190,7 +190,7 @@ class Settlement:
 
     `upstream_cost` is what the provider behind `provider_served` billed, as far as it is told.
     `shares` are the parts of `cost` of the questions that got no answer; with those of `answers`
-    they add up to it.
+    they add up to it. `damages` say in a word what was wrong with the part of such a question.
     """
 
     attempt: bytes
@@ -207,6 +207,7 @@ class Settlement:
     code: str | None = None
     answers: tuple[NewAnswer, ...] = ()
     shares: tuple[tuple[bytes, int], ...] = ()
+    damages: tuple[tuple[bytes, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,11 +261,12 @@ def _ask_rows(
     item: Settlement, old: dict[bytes, _Attempt], takes: dict[tuple[bytes, bytes], int]
 ) -> Iterable[tuple[Any, ...]]:
     answers = {answer.answer_key: answer for answer in item.answers}
-    shares = dict(item.shares)
+    shares, damages = dict(item.shares), dict(item.damages)
     for key, (pos, planned) in old[item.attempt].asks.items():
         answer = answers.get(key)
         if answer is None:
-            yield item.state, shares.get(key), planned, item.attempt, pos
+            verdict = damages.get(key, item.state)
+            yield verdict, shares.get(key), planned, item.attempt, pos
         else:
             take = takes[item.attempt, key]
             yield answer.verdict.value, answer.cost_share, take, item.attempt, pos

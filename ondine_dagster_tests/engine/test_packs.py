@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ondine_dagster.engine.job import Job
 from ondine_dagster.engine.pack_sizes import PackSizes
 from ondine_dagster.engine.pilot import PilotPlan
-from ondine_dagster.engine.rows import REPAIRED, Outcome, Question, RowOutcome
+from ondine_dagster.engine.rows import DAMAGE, REPAIRED, Outcome, Question, RowOutcome
 from ondine_dagster.ledger import schema
 from ondine_dagster.ledger.estimates import Estimator
 from ondine_dagster.ledger.learnt import Learnt, learnt
@@ -116,6 +116,12 @@ def test_damage_costs_only_the_rows_that_it_touches(
     assert max(paid.values()) <= 3
     repaired = {f"row-{n}" for n, row in enumerate(run.rows) if REPAIRED in row.flags}
     assert repaired == {key for key, times in paid.items() if times > 1}
+    for n, row in enumerate(run.rows):  # the ledger says why, as the row does
+        verdicts = {one.verdict for one in found if one.row_key == f"row-{n}"}
+        assert {one for one in verdicts if one.startswith(DAMAGE)} == {
+            one for one in row.flags if one.startswith(DAMAGE)
+        }
+        assert "settled" not in verdicts
     kinds = {one.kind for one in found if one.row_key in repaired}
     assert kinds == ({"first", "split"} if repaired else set())
     if fault in ("pack_reordered", "pack_prose"):

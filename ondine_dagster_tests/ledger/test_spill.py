@@ -85,6 +85,7 @@ def test_every_field_of_a_settlement_comes_back(spill: Spill) -> None:
         usage=filled(Usage),
         answers=(answer, replace(answer, answer_key=key("p"))),
         shares=((key("r"), 3), (key("s"), 4)),
+        damages=((key("r"), "pack_missing"),),
     )
     spill.append([item, unknown(request("q"))])
     first, second = content(spill).settlements

@@ -14,7 +14,6 @@ from typing import Any
 
 from ondine_dagster.assets.shared.partition_counts import REJECTED, RESPONSES, RESULTS
 from ondine_dagster.assets.shared.pipeline import Pipeline
-from ondine_dagster.engine.rows import DAMAGE
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.history import RowRequest, requests_for_row
@@ -86,8 +85,7 @@ def explain_row(pipeline: Pipeline, lake: Lake, ledger_path: Path, row_key: str)
             f"are in the column _row_key of {pipeline.name}.raw_rows."
         )
     place, row = _place(lake, pipeline.name, partition, row_key, prompt)
-    damages = _damages(row)
-    told = _told(pipeline, row_key, found, questions, prompt.get("messages"), damages)
+    told = _told(pipeline, row_key, found, questions, prompt.get("messages"))
     row = {name: scrubbed(value, pipeline.scrub) for name, value in row.items()}
     return RowStory(pipeline.name, row_key, partition, place, row, told)
 
@@ -160,7 +158,6 @@ def _told(
     requests: Sequence[RowRequest],
     questions: Mapping[bytes, str],
     messages: str | None,
-    damages: str,
 ) -> list[Explained]:
     told: list[Explained] = []
     scrub = pipeline.scrub
@@ -179,23 +176,15 @@ def _told(
         others = one.for_row if one.for_row == row_key else scrub(one.for_row)
         shown = replace(one, text=text, for_row=others)
         question = questions.get(one.answer_key, other)
-        problem = _problem(pipeline, one, damages) if one.answer_key in questions else None
+        problem = _problem(pipeline, one) if one.answer_key in questions else None
         told.append(Explained(shown, question, trace, sent, unreadable, problem))
     return told
 
 
-def _damages(row: Mapping[str, Any]) -> str:
-    flags = (row.get("_flags") or "").split(",")
-    return ", ".join(flag for flag in flags if flag.startswith(DAMAGE))
-
-
-def _problem(pipeline: Pipeline, request: RowRequest, damages: str) -> str | None:
-    """Return why an answer that came in order is of no use for the row, None where it is not.
-
-    `damages` are those of its packs.
-    """
+def _problem(pipeline: Pipeline, request: RowRequest) -> str | None:
+    """Return why an answer that came in order is of no use for the row, None where it is not."""
     if request.rows > 1 and request.state == "settled" and request.payload_state is None:
-        return f"its part of the answer is missing or damaged{damages and f' ({damages})'}"
+        return "its part of the answer is missing or damaged"  # its verdict says how
     if request.text is None or request.verdict != "ok":
         return None
     read = pipeline.judge(request.text)

@@ -86,7 +86,8 @@ def test_packs_samples_and_what_was_asked_once_more(make_bench: MakeBench) -> No
     assert only.request.rows == 5 and (only.request.cost_share or 0) < (only.request.cost or 0)
     assert only.problem is None
     missing, repaired = story(packed, "r1").requests
-    assert missing.problem == "its part of the answer is missing or damaged (pack_missing)"
+    assert missing.problem == "its part of the answer is missing or damaged"
+    assert missing.request.verdict == "pack_missing"
     assert (repaired.request.kind, repaired.problem) == ("split", None)
 
     output = {"fields": {"score": {"type": "integer"}}}
