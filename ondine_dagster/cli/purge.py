@@ -35,6 +35,9 @@ def purge_command(age: str, dataset: str | None) -> None:
             names = ", ".join(known) or "none"
             raise OndineError(f"The ledger knows no dataset {dataset}. It knows: {names}.")
         done = purge(ledger.database, before_ms, dataset)
+        if dataset is not None and done.answers and ledger.is_alone():
+            # its rows lay among others, which SQLite has moved: their old places hold copies
+            done.in_wal = not ledger.database.rewrite()
     finally:
         close_ledger(path)
     lake = Lake(settings.lake_root)
@@ -42,6 +45,8 @@ def purge_command(age: str, dataset: str | None) -> None:
     if dataset is None:
         store = AttachmentStore(settings.data_dir / "attachments")
         _tell_of_files(remove_unused(lake, store, before_ms, now_ms()))
+    if done.in_wal:
+        tell_of_wal(path)
     if not done.answers and not rows:
         click.echo(f"No answer with a text is older than {age}.")
         return
@@ -49,6 +54,15 @@ def purge_command(age: str, dataset: str | None) -> None:
         f"Removed the texts of {plural(done.answers, 'answer')} ({done.bytes:,} bytes) from the "
         f"ledger and of {plural(rows, 'row')} from the lake, that came more than {age} ago. Their "
         "rows are not asked again; what they cost stays counted."
+    )
+
+
+def tell_of_wal(ledger: Path) -> None:
+    """Say that removed texts can still be found, and how they go."""
+    click.echo(
+        f"Another program reads the ledger, so the texts as they were are still in {ledger}-wal: "
+        "close it, and run this command again.",
+        err=True,
     )
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from ondine_dagster.cli.purge import tell_of_wal
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.key_secret import key_secret
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.rekey import rekey
 from ondine_dagster.settings import load_settings
 from ondine_dagster.storage.keyed_files import key_files
-from ondine_dagster.storage.rekeyed_files import rekey_files
+from ondine_dagster.storage.rekeyed_files import RekeyedFiles, rekey_files
 from ondine_dagster.wording import plural
 
 
@@ -22,14 +23,18 @@ def rekey_command(*, lost: bool, off: bool) -> int:
     path = settings.ledger_path
     if not path.exists():
         raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
-    ledger = Ledger(path, any_key=True)
-    try:
-        done = rekey(ledger, lost=lost, off=off)
-        name = ledger.database.sealing.namespace
+    ledger, keyed, files = Ledger(path, any_key=True), 0, RekeyedFiles()
+
+    def bring_lake_over() -> None:
+        nonlocal keyed, files
         with ledger.database.read() as connection:
             secret = key_secret(connection)
         keyed = 0 if secret is None else key_files(settings.lake_root, secret)
         files = rekey_files(settings.lake_root)
+
+    try:
+        done = rekey(ledger, lost=lost, off=off, beside=bring_lake_over)
+        name = ledger.database.sealing.namespace
     finally:
         ledger.close()
     now = f"encrypted under key {name.hex()}" if name else "not encrypted any more"
@@ -56,4 +61,6 @@ def rekey_command(*, lost: bool, off: bool) -> int:
             "read. Restore the ledger from a backup.",
             err=True,
         )
+    if done.in_wal:
+        tell_of_wal(path)
     return 1 if done.other or done.damaged or files.problems else 0

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -31,6 +32,8 @@ _MIGRATIONS = Path(__file__).with_name("migrations")
 _CHECKPOINT_WAL_BYTES = 16 * 2**20
 _BUSY_SECONDS = 30
 _PAGES_AT_ONCE = 256  # a few ms
+# so long others may read what is to leave the WAL
+_READERS_SECONDS, _AGAIN_SECONDS = 10.0, 0.05
 _FREE_SPACE = "Free space on its disk and run again; what was paid is kept."
 _ADVICE = {
     "full": _FREE_SPACE,
@@ -106,10 +109,11 @@ class Database:
                 raise
             self._checkpoint_if_large(connection)
 
-    def compact(self) -> None:
+    def compact(self) -> bool:
         """Give free pages back to the disk, piece by piece, and empty the WAL.
 
-        Others write in between. Raises LedgerUnavailable.
+        Others write in between. Returns whether the WAL is empty: it stays while another program
+        reads what stood there before. Raises LedgerUnavailable.
         """
         free = 1
         while free:
@@ -118,8 +122,25 @@ class Database:
                 connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").close()
                 free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
                 free = 0 if free == before else free
+        return self._emptied()
+
+    def rewrite(self) -> bool:
+        """Write the file anew, so that no page holds what stood there before; as `compact` does.
+
+        It takes as much room again as the file has, and others wait for it.
+        """
         with self._exclusive():
-            self._checkpoint(self._connection or self._connect())
+            (self._connection or self._connect()).exec_driver_sql("VACUUM").close()
+        return self._emptied()
+
+    def _emptied(self) -> bool:
+        until = time.monotonic() + _READERS_SECONDS
+        while True:
+            with self._exclusive():
+                emptied = self._checkpoint(self._connection or self._connect())
+            if emptied or time.monotonic() > until:
+                return emptied
+            time.sleep(_AGAIN_SECONDS)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -173,12 +194,15 @@ class Database:
             self._checkpoint(connection)
             self._checkpoint_at = _size(self._wal) + _CHECKPOINT_WAL_BYTES
 
-    def _checkpoint(self, connection: Connection) -> None:
+    def _checkpoint(self, connection: Connection) -> bool:
+        """Empty the WAL, unless somebody reads it; return whether it is."""
         # the commit before it is durable, whatever happens here
         with suppress(LedgerUnavailable):
             connection.exec_driver_sql("PRAGMA busy_timeout=0")
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            (busy, *_) = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
             connection.exec_driver_sql(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+            return not busy
+        return False
 
 
 @contextmanager

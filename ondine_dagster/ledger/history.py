@@ -124,7 +124,7 @@ def requests_for_row(
             schema.answers,
             (_a.answer_key == _s.answer_key) & (_a.take == _s.take) & (_a.attempt == _s.attempt),
         )
-        .outerjoin(schema.payloads, _p.answer == _a.id)
+        .outerjoin(schema.payloads, schema.HAS_TEXT)
         .where(
             ((_s.row_key == row_key) & (_t.dataset == dataset))
             | (_s.answer_key.in_(answer_keys) & _a.id.is_not(None))

@@ -39,7 +39,7 @@ class Ledger:
             with reachable(self._folder):
                 self._lock = processes.ProcessLock(self._folder, self.database.sealing)
             undo.callback(self._lock.release)
-            processes.start(self.database, self._lock)
+            processes.start(self.database, self._lock, to_rekey=any_key)
             undo.pop_all()
         self._writer = Writer(self.database, self._lock.id, self._lock.spill)
         _living.add(self)
@@ -89,6 +89,12 @@ class Ledger:
     def reap(self) -> int:
         """Bury processes that died; their open requests become unknown."""
         return processes.reap(self.database, self._folder, self._lock.id)
+
+    def is_alone(self) -> bool:
+        """Return whether no other process uses this ledger now."""
+        self.reap()
+        with self.database.read() as connection:
+            return not processes.company(connection, self.process)
 
     def bind_dataset(
         self, name: str, declared_in: Path, answers: Callable[[], Path | None] = lambda: None

@@ -49,7 +49,7 @@ def _answers(keys: _Keys) -> sa.Select[Any]:
             _p.codec,
             _p.body,
         )
-        .outerjoin(schema.payloads, _p.answer == _a.id)
+        .outerjoin(schema.payloads, schema.HAS_TEXT)
         .where(_a.answer_key.in_(keys), _a.current == _ONE)
         .select_from(schema.answers)
     )

@@ -23,7 +23,7 @@ from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import Database, open_private
 from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.records import Settlement
-from ondine_dagster.ledger.sealing import Sealing
+from ondine_dagster.ledger.sealing import Sealing, refuse_while_rekeyed
 from ondine_dagster.ledger.settle import settle
 from ondine_dagster.ledger.spend import moving
 
@@ -67,8 +67,11 @@ class ProcessLock:
         self._file.close()
 
 
-def start(database: Database, lock: ProcessLock) -> None:
-    """T0: register this process and reap the dead ones."""
+def start(database: Database, lock: ProcessLock, *, to_rekey: bool = False) -> None:
+    """T0: register this process and reap the dead ones.
+
+    Raises OndineError while the ledger is rekeyed, unless it is opened `to_rekey`.
+    """
     boot_id = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
     row = {
         "id": lock.id,
@@ -79,8 +82,17 @@ def start(database: Database, lock: ProcessLock) -> None:
         "state": "alive",
     }
     with database.write() as connection:
+        if not to_rekey:
+            refuse_while_rekeyed(connection)
         connection.execute(sa.insert(schema.processes), [row])
     reap(database, lock.path.parent, lock.id)
+
+
+def company(connection: Connection, own: bytes) -> int:
+    """Return how many other processes are in the list of the living."""
+    others = sa.select(sa.func.count()).where(_p.state == "alive", _p.id != own)
+    found: int = connection.execute(others).scalar_one()
+    return found
 
 
 def finish(database: Database, lock: ProcessLock, owed: Sequence[Settlement]) -> None:

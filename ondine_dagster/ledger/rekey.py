@@ -1,26 +1,37 @@
 """Brings all texts of a ledger over to another key, or takes their encryption off.
 
 In steps of about 50 ms, each text on its own: where it is cut short, it is run again. No other
-process may use the ledger meanwhile: it would go on with the old key.
+process may use the ledger meanwhile, nor until that is done: it would go on with the old key.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger import payloads, schema
+from ondine_dagster.ledger.database import Database
 from ondine_dagster.ledger.key_secret import bring_keys_over
 from ondine_dagster.ledger.ledger import Ledger
-from ondine_dagster.ledger.sealing import NAMESPACE_BYTES, Unreadable, bound_key, set_bound_key
+from ondine_dagster.ledger.processes import company
+from ondine_dagster.ledger.sealing import (
+    NAMESPACE_BYTES,
+    Sealing,
+    Unreadable,
+    bound_key,
+    note_rekeying,
+    set_bound_key,
+)
 from ondine_dagster.ledger.statements import Prepared
 from ondine_dagster.ledger.steps import Steps
 from ondine_dagster.wording import plural
 
-_p, _r = schema.payloads.c, schema.processes.c
+_p = schema.payloads.c
 _WRITE = Prepared(
     "codec_ body_ id_",
     lambda _: (
@@ -36,24 +47,33 @@ class Rekeyed:
     """How many texts were brought over.
 
     `other` counts, by the name of their key, those that are of a key which was not given; `damaged`
-    those whose bytes somebody has changed. Both stay as they are.
+    those whose bytes somebody has changed. Both stay as they are. `in_wal`: what stood there before
+    is still in the file's WAL, as another program reads the ledger.
     """
 
     texts: int = 0
     other: Counter[str] = field(default_factory=Counter)
     damaged: int = 0
+    in_wal: bool = False
 
 
-def rekey(ledger: Ledger, *, lost: bool = False, off: bool = False) -> Rekeyed:
+def rekey(
+    ledger: Ledger,
+    *,
+    lost: bool = False,
+    off: bool = False,
+    beside: Callable[[], None] = lambda: None,
+) -> Rekeyed:
     """Seal all texts under the key in force; with `off` and without one, open them for good.
 
-    Answer keys are brought over to the secret of the ledger first, and stay like that.
+    Answer keys are brought over to the secret of the ledger first, and stay like that. `beside`
+    brings over what lies beside the ledger, before others may use both again. The file is written
+    anew at the end: pages that had room for no more would still hold texts as they were.
 
     The ledger is open whatever its key is. Raises OndineError where the key of the ledger is
     neither given nor said to be `lost`, and while other processes use the ledger.
     """
     database, used = ledger.database, ledger.database.sealing
-    _refuse_company(ledger)
     if used.namespace is None and not off:
         raise OndineError(
             "ONDINE_ENCRYPTION_KEY is not set. Set it to the new key; or, to take the encryption "
@@ -61,39 +81,50 @@ def rekey(ledger: Ledger, *, lost: bool = False, off: bool = False) -> Rekeyed:
         )
     if used.namespace is not None and off:
         raise OndineError("--off takes the encryption off: unset ONDINE_ENCRYPTION_KEY for that.")
-    with database.read() as connection:
+    ledger.reap()
+    with database.write() as connection:
+        _refuse_company(connection, ledger.process)
         bound = bound_key(connection)
-    if bound is not None and not lost and not used.knows(bound):
-        raise OndineError(
-            f"The answers in {ledger.path} are encrypted under key {bound.hex()}, which is not "
-            "given. Set ONDINE_OLD_ENCRYPTION_KEY to it. Where it is lost for good, give --lost: "
-            "its answers stay unreadable, and are not asked again."
-        )
+        if bound is not None and not lost and not used.knows(bound):
+            raise OndineError(
+                f"The answers in {ledger.path} are encrypted under key {bound.hex()}, which is not "
+                "given. Set ONDINE_OLD_ENCRYPTION_KEY to it. Where it is lost for good, give "
+                "--lost: its answers stay unreadable, and are not asked again."
+            )
+        note_rekeying(connection, begins=True)
     bring_keys_over(database, begin=not off)
+    done = _texts_brought_over(database)
+    beside()
+    with database.write() as connection:
+        set_bound_key(connection, used.namespace)
+        note_rekeying(connection, begins=False)
+    done.in_wal = not database.rewrite()
+    return done
+
+
+def _texts_brought_over(database: Database) -> Rekeyed:
     done, last, steps = Rekeyed(), b"", Steps()
     while True:
         with database.write() as connection, steps.timed():
             connection.exec_driver_sql("PRAGMA secure_delete=ON").close()
             found = connection.execute(
                 sa.select(_p.answer, _p.codec, _p.body)
+                .join(schema.answers, schema.HAS_TEXT)
                 .where(_p.answer > last)
                 .order_by(_p.answer)
                 .limit(steps.size)
             ).all()
-            _WRITE.run(connection, [row for one in found if (row := _again(ledger, done, *one))])
-            if not found:
-                set_bound_key(connection, used.namespace)
-                break
+            changed = [row for one in found if (row := _again(database.sealing, done, *one))]
+            _WRITE.run(connection, changed)
+        if not found:
+            return done
         last = found[-1][0]
-    database.compact()
-    return done
 
 
 def _again(
-    ledger: Ledger, done: Rekeyed, answer: bytes, codec: int, body: bytes
+    used: Sealing, done: Rekeyed, answer: bytes, codec: int, body: bytes
 ) -> tuple[int, bytes, bytes] | None:
     """Return a text as it has to be written, None where it stays."""
-    used = ledger.database.sealing
     own = body[:NAMESPACE_BYTES] if codec == payloads.SEALED else None
     try:
         text = payloads.decode(codec, body, answer, used)
@@ -109,12 +140,8 @@ def _again(
     return (*payloads.encode(text, answer, used), answer)
 
 
-def _refuse_company(ledger: Ledger) -> None:
-    others = sa.select(sa.func.count()).where(_r.state == "alive", _r.id != ledger.process)
-    ledger.reap()
-    with ledger.database.read() as connection:
-        count = connection.execute(others).scalar_one()
-    if count:
+def _refuse_company(connection: Connection, own: bytes) -> None:
+    if count := company(connection, own):
         raise OndineError(
             f"{plural(count, 'other process')} of this data folder, such as a run, would go on "
             "with the old key. Let that end first."

@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -20,6 +21,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    literal_column,
     text,
 )
 
@@ -136,6 +138,10 @@ payloads = Table(
     Column("answer", LargeBinary(16), ForeignKey("answers.id"), primary_key=True),
     Column("codec", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),
+)
+# the text of an answer; one that `purge` has overwritten and not yet removed is none
+HAS_TEXT: ColumnElement[bool] = (payloads.c.answer == answers.c.id) & (
+    answers.c.payload_state == literal_column("'present'")
 )
 
 spend = Table(

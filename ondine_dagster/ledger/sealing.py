@@ -29,7 +29,7 @@ NAMESPACE_BYTES = 4
 _NONCE_BYTES = 12
 _SALT = b"ondine_dagster ledger"
 _OPTION = "sealing"
-_PROPERTY = "encryption key"
+_PROPERTY, _REKEYING = "encryption key", "rekeying"
 
 
 class Unreadable(OndineError):
@@ -117,6 +117,24 @@ def set_bound_key(connection: Connection, namespace: bytes | None) -> None:
     connection.execute(sa.delete(table).where(table.c.name == _PROPERTY))
     if namespace is not None:
         connection.execute(sa.insert(table), [{"name": _PROPERTY, "value": namespace}])
+
+
+def note_rekeying(connection: Connection, begins: bool) -> None:
+    """Note that texts are being brought over to another key, or that this has ended."""
+    table = schema.properties
+    connection.execute(sa.delete(table).where(table.c.name == _REKEYING))
+    if begins:
+        connection.execute(sa.insert(table), [{"name": _REKEYING, "value": b""}])
+
+
+def refuse_while_rekeyed(connection: Connection) -> None:
+    """Raise OndineError while only some of the texts were brought over to another key."""
+    names = schema.properties.c
+    if connection.execute(sa.select(names.name).where(names.name == _REKEYING)).first():
+        raise OndineError(
+            "`ondine-dagster rekey` has not ended, and only some texts could be read now. Wait for "
+            "it; if it was cut short, run it again. Nothing was sent."
+        )
 
 
 def bind_key(connection: Connection, ledger: Path, used: Sealing) -> None:

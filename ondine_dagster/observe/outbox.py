@@ -70,7 +70,7 @@ _ASKED = (
         schema.answers,
         (_a.answer_key == _s.answer_key) & (_a.take == _s.take) & (_a.attempt == _s.attempt),
     )
-    .outerjoin(schema.payloads, _p.answer == _a.id)
+    .outerjoin(schema.payloads, schema.HAS_TEXT)
     .where(_IS_WAITING, _o.seq.between(sa.bindparam("first"), sa.bindparam("last")))
     .order_by(_o.seq, _s.pos)
 )

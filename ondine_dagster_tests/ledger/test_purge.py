@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import random
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from ondine_dagster.ledger import database, payloads
 from ondine_dagster.ledger import purge as purging
 from ondine_dagster.ledger.clock import now_ms
+from ondine_dagster.ledger.history import requests_for_row
+from ondine_dagster.ledger.identity import new_id
 from ondine_dagster.ledger.ledger import Ledger
 from ondine_dagster.ledger.purge import purge
 from ondine_dagster.ledger.records import Reservation
 from ondine_dagster.ledger.steps import Steps
+from ondine_dagster.ledger.writer import wait_for
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.provider import Verdict
 from ondine_dagster_tests.ledger.builders import (
@@ -30,7 +39,7 @@ SECRET = "canary-4711-of-a-customer"
 LATER = 60_000
 
 
-def texts(ledger: Ledger) -> int:
+def texts_left(ledger: Ledger) -> int:
     found: int = value(ledger.database, "SELECT count(*) FROM payloads")
     return found
 
@@ -97,8 +106,76 @@ def test_no_byte_of_a_text_is_left_in_the_files(ledger: Ledger) -> None:
 
     assert found()
     done = purge(ledger.database, now_ms() + LATER)
-    assert (done.answers, texts(ledger)) == (50, 0)
+    assert (done.answers, texts_left(ledger)) == (50, 0)
     assert not found()
+
+
+def test_no_copy_of_a_text_is_left_where_rows_of_others_stay(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite moves rows to other pages when their neighbours go, and leaves copies behind."""
+    monkeypatch.setattr(payloads, "_SHORTEST", 10**9)  # nothing is compressed: texts can be found
+    lengths = random.Random(7)
+    for _ in range(3):
+        items = [request(new_id(), dataset="ab"[n % 2]) for n in range(500)]
+        wait_for(ledger._writer.submit, items)
+        texts = [f"{SECRET} {one.context.dataset}" for one in items]
+        long = [text + os.urandom(lengths.choice([1, 20, 200, 2000])).hex() for text in texts]
+        pairs = zip(items, long, strict=True)
+        ledger.settle_all([answered(one, text=text) for one, text in pairs])
+
+    def found(dataset: str) -> int:
+        files = [one.read_bytes() for one in ledger.path.parent.glob("ledger.sqlite*")]
+        return sum(one.count(f"{SECRET} {dataset}".encode()) for one in files)
+
+    assert purge(ledger.database, now_ms() + LATER, "a").answers == 750
+    assert (found("a"), texts_left(ledger)) == (0, 750)
+    ledger.database.rewrite()
+    assert found("b") == 750
+    assert purge(ledger.database, now_ms() + LATER).answers == 750
+    assert (found("b"), texts_left(ledger)) == (0, 0)
+
+
+def test_a_purge_that_was_cut_short_shows_no_overwritten_text_and_ends_later(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ask_and_answer(ledger, "q")
+
+    class Killed(Exception):
+        pass
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(purging._DELETE, "run", kill)
+        with pytest.raises(Killed):
+            purge(ledger.database, now_ms() + LATER)
+    assert texts_left(ledger) == 1
+    lost = ledger.look_up([key("q")], 100)[key("q")].lost
+    assert lost is not None and lost.code is ErrorCode.ANSWER_PURGED
+    with ledger.database.read() as connection:
+        (story,) = requests_for_row(connection, "reviews", asked.asks[0].row_key, [])
+    assert (story.text, story.payload_state) == (None, "purged")
+    assert purge(ledger.database, now_ms() + LATER).answers == 0
+    assert texts_left(ledger) == 0
+
+
+def test_where_somebody_reads_the_ledger_a_purge_says_that_texts_are_still_there(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_and_answer(ledger, "q", text=SECRET)
+    ledger.database.compact()
+    wal = Path(f"{ledger.path}-wal")
+    with closing(sqlite3.connect(f"file:{ledger.path}?mode=ro", uri=True)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM answers").fetchone()
+        monkeypatch.setattr(database, "_READERS_SECONDS", 0.1)
+        assert purge(ledger.database, now_ms() + LATER).in_wal
+        assert wal.stat().st_size or SECRET.encode() in ledger.path.read_bytes()
+    assert not purge(ledger.database, now_ms() + LATER).in_wal
+    assert wal.stat().st_size == 0
+    assert SECRET.encode() not in ledger.path.read_bytes()
 
 
 def test_it_works_in_steps_and_gives_the_room_back(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.ledger import rekey as rekeying
 from ondine_dagster.ledger.identity import keyed
 from ondine_dagster.ledger.key_secret import key_secret
 from ondine_dagster.ledger.ledger import Ledger
@@ -195,6 +196,50 @@ def test_rekey_wants_to_be_alone(keys: Keys) -> None:
     with pytest.raises(OndineError, match="1 other process"):
         rekey(ledger)
     other.close()
+
+
+@pytest.mark.parametrize("at", ["bring_keys_over", "_texts_brought_over", "beside"])
+def test_until_rekey_has_ended_nobody_else_may_use_the_ledger(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """It would write under one key what lies there under another; also where it was killed."""
+    ask_and_answer(keys.open(None), "q", text=CANARY)
+    refused: list[str] = []
+
+    def cut_short(*_: object, **__: object) -> None:
+        with pytest.raises(OndineError, match="rekey` has not ended"):
+            Ledger(keys.path)
+        refused.append(at)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        if at != "beside":
+            patched.setattr(rekeying, at, cut_short)
+        with pytest.raises(Killed):
+            rekey(keys.open(OLD, any_key=True), beside=cut_short)
+    assert refused == [at]
+    with pytest.raises(OndineError, match="Nothing was sent"):
+        keys.open(OLD)
+    assert rekey(keys.open(OLD, any_key=True)).texts == (at != "beside")
+    assert text(keys.open(OLD), "q") == CANARY
+    assert not keys.on_disk()
+
+
+def test_after_rekey_no_page_holds_what_stood_there_before(keys: Keys) -> None:
+    """SQLite moves rows that grow to other pages, and leaves copies of their neighbours behind."""
+    ledger = keys.open(None)
+    with ledger.database.write() as connection:
+        connection.exec_driver_sql("PRAGMA secure_delete=OFF").close()
+        connection.exec_driver_sql(f"INSERT INTO datasets VALUES ('copy', '{CANARY}')")
+        connection.exec_driver_sql("DELETE FROM datasets")
+    ledger.database.compact()
+    assert keys.on_disk()
+    rekey(keys.open(OLD, any_key=True))
+    assert not keys.on_disk()
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
 
 
 @pytest.mark.parametrize(
