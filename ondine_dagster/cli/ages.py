@@ -14,5 +14,5 @@ def milliseconds(age: str, option: str) -> int:
     """Return an age such as 90m, 2h or 3d; raises OndineError that names the option."""
     found = _AGE.fullmatch(age.strip().lower())
     if found is None:
-        raise OndineError(f"{option} {age} is no age. Write it as in 90m, 2h or 3d.")
+        raise OndineError(f"{option} {age} is not an age. Write it like 90m, 2h or 3d.")
     return int(found["count"]) * _MINUTES[found["unit"]] * 60_000

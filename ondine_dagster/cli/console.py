@@ -5,21 +5,44 @@ Progress and messages go to standard error, results to standard output.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
+# all but tab and line feed, and those that some terminals obey in one byte
+_CONTROLS = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"},
+    **dict.fromkeys(range(0x7F, 0xA0), 0x2421),
+}
 
-def output() -> Console:
-    """Return standard output. Paths and commands are never wrapped: people copy them."""
-    return Console(highlight=False, soft_wrap=True)
+
+def visible(text: str) -> str:
+    """Return a text with signs in place of characters that a terminal would obey."""
+    return text.translate(_CONTROLS)
+
+
+class _SafeConsole(Console):
+    """Obeys nothing that stands in rows, answers and errors, where it writes to a terminal."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for one in super().render(renderable, options):
+            harmless = one.control or not self.is_terminal
+            yield one if harmless else Segment(visible(one.text), one.style)
+
+
+def output(*, wrapped: bool = False) -> Console:
+    """Return standard output. Paths and commands are not wrapped: people copy them."""
+    return _SafeConsole(highlight=False, soft_wrap=not wrapped)
 
 
 def messages() -> Console:
     """Return standard error."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> Text:

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ondine_dagster.cli.console import visible
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -75,7 +77,8 @@ def _say_what_is_missing(console: Console, columns: Sequence[str], more_rows: bo
 def _cell(value: Any) -> Text:
     if value is None:
         return Text("NULL", style="dim italic")
-    return Text(as_text(value)[: 2 * _WIDEST].replace("\r", "").replace("\n", "⏎"))
+    line = as_text(value)[: 2 * _WIDEST].replace("\r", "").replace("\n", "⏎")
+    return Text(visible(line))
 
 
 def as_text(value: Any) -> str:

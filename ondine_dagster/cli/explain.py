@@ -83,7 +83,7 @@ def _show(console: Console, story: RowStory) -> None:
     where = f", partition {story.partition}" if story.partition else ""
     console.print(Text.assemble((f"{story.dataset} row {story.row_key}", "bold"), where))
     console.print(Text(f"now {_PLACES.get(story.place, story.place)}"))
-    if shown := [(f"  {name}", _cell(value)) for name, value in _columns(story).items()]:
+    if shown := [(f"  {name}", _on_one_line(value)) for name, value in _columns(story).items()]:
         console.print(aligned(shown))
     own = [one.request for one in story.requests if _is_own(story, one.request)]
     settled = money(sum(one.cost_share or 0 for one in own))
@@ -109,6 +109,10 @@ def _columns(story: RowStory) -> dict[str, Any]:
 
 def _cell(value: Any) -> str:
     return value if isinstance(value, str) else _as_json(value)
+
+
+def _on_one_line(value: Any) -> str:
+    return _cell(value).replace("\r", "").replace("\n", "⏎")
 
 
 def _as_json(value: Any, indent: int | None = None) -> str:

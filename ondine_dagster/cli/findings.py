@@ -10,7 +10,7 @@ class Level(StrEnum):
     """How good it is, in the words of the terminal."""
 
     GOOD = "ok"
-    LOOK = "look"  # works, and may cost time, money or nerves one day
+    LOOK = "warn"  # works, and may cost time, money or nerves one day
     BAD = "FAIL"
 
 

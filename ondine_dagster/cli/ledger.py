@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ondine_dagster.cli.ages import milliseconds
+from ondine_dagster.cli.scope import existing_ledger, refuse_stranger, scope
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import reader_engine
-from ondine_dagster.ledger.totals import dataset_names
 from ondine_dagster.ledger.unknowns import (
     Outcome,
     UnknownAttempt,
@@ -26,13 +24,6 @@ from ondine_dagster.ledger.unknowns import (
 from ondine_dagster.settings import load_settings
 from ondine_dagster.spec.providers import PROVIDERS
 from ondine_dagster.wording import plural
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy.engine import Connection
-
-    from ondine_dagster.ledger.ledger import Ledger
 
 _SHOWN_ROWS = 3
 
@@ -45,7 +36,7 @@ def check_command() -> int:
     for problem in problems:
         click.echo(problem)
     if problems:
-        click.echo(f"{path} does not add up: {len(problems)} problem(s).", err=True)
+        click.echo(f"{path} does not add up: {plural(len(problems), 'problem')}.", err=True)
         return 1
     click.echo(f"{path} adds up.")
     return 0
@@ -53,14 +44,14 @@ def check_command() -> int:
 
 def unknown_command(called: str | None) -> None:
     """List requests of unknown outcome, oldest first, one line each."""
-    dataset, folder = _scope(called)
+    dataset, folder = scope(called)
     path = load_settings(folder).ledger_path
-    with _existing(path) as ledger, ledger.database.read() as connection:
+    with existing_ledger(path) as ledger, ledger.database.read() as connection:
         found = unknown_attempts(connection, dataset)
         if not found:
-            _refuse_stranger(connection, dataset, called)
+            refuse_stranger(connection, dataset, called)
     if not found:
-        click.echo("No request is of unknown outcome.")
+        click.echo("There are no requests of unknown outcome.")
         return
     for one in found:
         click.echo(_line(one))
@@ -78,7 +69,7 @@ def unknown_command(called: str | None) -> None:
 
 def resolve_command(ids: Sequence[str], outcome: Outcome) -> None:
     """Settle these requests of unknown outcome as the person says."""
-    with _existing(load_settings(Path.cwd()).ledger_path) as ledger:
+    with existing_ledger(load_settings(Path.cwd()).ledger_path) as ledger:
         done = resolve(ledger.database, ids, outcome)
     _say_settled(done, outcome)
 
@@ -86,11 +77,11 @@ def resolve_command(ids: Sequence[str], outcome: Outcome) -> None:
 def resolve_older_command(age: str, called: str | None, outcome: Outcome) -> None:
     """Settle the requests of unknown outcome that were sent longer ago than `age`."""
     before_ms = now_ms() - milliseconds(age, "--older-than")
-    dataset, folder = _scope(called)
+    dataset, folder = scope(called)
     path = load_settings(folder).ledger_path
-    with _existing(path) as ledger:
+    with existing_ledger(path) as ledger:
         with ledger.database.read() as connection:
-            _refuse_stranger(connection, dataset, called)
+            refuse_stranger(connection, dataset, called)
         done = resolve_older(ledger.database, before_ms, outcome, dataset)
     if done:
         _say_settled(done, outcome)
@@ -102,15 +93,15 @@ def resolve_by_provider_command(called: str | None) -> None:
     """Settle requests of unknown outcome as their provider says, where it can be asked."""
     from ondine_dagster.engine.generations import PROVIDER, settle_as_provider_says
 
-    dataset, folder = _scope(called)
+    dataset, folder = scope(called)
     settings = load_settings(folder)
     variables = {PROVIDERS[PROVIDER].key_variable, *_key_variables(called)}
     keys = [key for variable in variables for key in settings.keys_in(variable)]
-    with _existing(settings.ledger_path) as ledger:
+    with existing_ledger(settings.ledger_path) as ledger:
         with ledger.database.read() as connection:
-            _refuse_stranger(connection, dataset, called)
+            refuse_stranger(connection, dataset, called)
         told = settle_as_provider_says(ledger, keys, dataset)
-    click.echo(f"{told.text or f'No request to {PROVIDER} is of unknown outcome'}.")
+    click.echo(f"{told.text or f'There are no requests of unknown outcome to {PROVIDER}'}.")
 
 
 def _key_variables(called: str | None) -> list[str | None]:
@@ -133,51 +124,6 @@ def _say_settled(done: Sequence[UnknownAttempt], outcome: Outcome) -> None:
     if outcome == "charged":
         became = f"{money} counts as paid"
     click.echo(f"{plural(len(done), 'request')} settled as {outcome}: {became}.")
-
-
-def _refuse_stranger(connection: Connection, dataset: str | None, called: str | None) -> None:
-    """Raise OndineError for a dataset that neither the ledger nor this project knows."""
-    if dataset is None or called is None:
-        return
-    known = dataset_names(connection)
-    if dataset in known:
-        return
-    from ondine_dagster.cli.target import find_target
-
-    try:
-        find_target(called)
-    except OndineError:
-        names = ", ".join(known) or "none"
-        raise OndineError(
-            f"No dataset {dataset} is declared here, and none has ever asked anything. The ledger "
-            f"knows: {names}."
-        ) from None
-
-
-def _scope(called: str | None) -> tuple[str | None, Path]:
-    """Return the name to filter by, and where the settings are looked up.
-
-    A name need not be declared any more to have requests in the ledger.
-    """
-    if called is None or ("/" not in called and not called.endswith((".yaml", ".yml"))):
-        return called, Path.cwd()
-    from ondine_dagster.cli.target import find_target
-
-    target = find_target(called)
-    return target.name, target.declared.project_root
-
-
-@contextmanager
-def _existing(path: Path) -> Iterator[Ledger]:
-    """Open the ledger, which also finds the requests of processes that died."""
-    from ondine_dagster.ledger.ledger import close_ledger, open_ledger
-
-    if not path.exists():
-        raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
-    try:
-        yield open_ledger(path)
-    finally:
-        close_ledger(path)
 
 
 def _line(one: UnknownAttempt) -> str:

@@ -6,43 +6,58 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ondine_dagster.cli.usage import examples
+
 if TYPE_CHECKING:
     from ondine_dagster.ledger.unknowns import Outcome
 
 
+_EXAMPLES = examples(
+    "ledger resolve 01a1fce082d993bb1046ddeb5d410a08 --free",
+    "ledger resolve --older-than 2h --dataset reviews --charged",
+    "ledger resolve --by-provider",
+)
+
+
 @click.group()
 def ledger() -> None:
-    """Audit the record of paid requests, and settle those of unknown outcome."""
+    """Audit paid requests; settle those of unknown outcome."""
 
 
 @ledger.command()
 def check() -> None:
-    """Add all requests up again and compare with the counters. Exit code 1 if they differ."""
+    """Add all requests up again and compare with the counters.
+
+    Exit code 1: they differ.
+    """
     from ondine_dagster.cli.ledger import check_command
 
     raise SystemExit(check_command())
 
 
-@ledger.command()
+@ledger.command(epilog=examples("ledger unknown", "ledger unknown reviews"))
 @click.argument("dataset", required=False)
 def unknown(dataset: str | None) -> None:
-    """List the requests that may have been billed, of DATASET or of all datasets."""
+    """List requests of unknown outcome: they may have been billed.
+
+    Those of DATASET, or of all datasets.
+    """
     from ondine_dagster.cli.ledger import unknown_command
 
     unknown_command(dataset)
 
 
-@ledger.command()
-@click.argument("ids", nargs=-1, metavar="[ID...]")
-@click.option("--older-than", metavar="AGE", help="All that were sent before: 90m, 2h or 3d ago.")
+@ledger.command(epilog=_EXAMPLES)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option(
-    "--dataset",
-    metavar="DATASET",
-    help="Not with ids: only those of DATASET.",
+    "--older-than",
+    metavar="AGE",
+    help="All that were sent longer ago: 90m, 2h or 3d. Not with ids.",
 )
+@click.option("--dataset", metavar="DATASET", help="Only those of this dataset. Not with ids.")
 @click.option("--by-provider", is_flag=True, help="Ask OpenRouter what became of them.")
-@click.option("--free", is_flag=True, help="The provider did not bill them.")
-@click.option("--charged", is_flag=True, help="It did: count them at the most they can cost.")
+@click.option("--free", is_flag=True, help="They were not billed.")
+@click.option("--charged", is_flag=True, help="They were billed: count them at their worst case.")
 def resolve(
     ids: tuple[str, ...],
     older_than: str | None,
@@ -51,7 +66,10 @@ def resolve(
     free: bool,
     charged: bool,
 ) -> None:
-    """Say what became of requests of unknown outcome; their rows may be asked again."""
+    """Say whether requests of unknown outcome were billed.
+
+    Their rows may be asked again then.
+    """
     from ondine_dagster.cli import ledger as commands
 
     if by_provider:

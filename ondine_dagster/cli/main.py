@@ -14,15 +14,35 @@ import click
 from ondine_dagster.cli.at_rest_group import purge, rekey
 from ondine_dagster.cli.ledger_group import ledger
 from ondine_dagster.cli.metrics_entry import metrics
-from ondine_dagster.cli.records import DATASET_HELP as _DATASET_HELP
 from ondine_dagster.cli.records import explain, verify
+from ondine_dagster.cli.simulate_entry import simulate
+from ondine_dagster.cli.traces_group import traces
+from ondine_dagster.cli.usage import (
+    EXIT_CODES,
+    examples,
+    json_option,
+    partition_option,
+    write_sections,
+)
 
 # a full disk, a folder that may not be written to: no bug of ours
 _FOR_A_PERSON = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+_SECTIONS = {
+    "Before a run": ("doctor", "models", "preview", "plan"),
+    "Run": ("run", "retry", "verify"),
+    "After a run": ("status", "explain", "sql", "export"),
+    "Ledger, and texts on the disk": ("ledger", "purge", "rekey"),
+    "Monitoring": ("metrics", "traces"),
+    "Set up": ("dagster-yaml", "import", "simulate"),
+}
 
 
 class _Commands(click.Group):
     """Turns mistakes that a person can fix into one message and exit code 1."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by purpose, in the order in which they are needed."""
+        write_sections(ctx, formatter, self, _SECTIONS)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -31,8 +51,10 @@ class _Commands(click.Group):
             from ondine_dagster.errors import OndineError
 
             if isinstance(error, OndineError):
+                from ondine_dagster.cli.console import visible
+
                 text = str(error) if ctx.obj is None else ctx.obj.pasteable(str(error))
-                raise click.ClickException(text) from None
+                raise click.ClickException(visible(text)) from None
             if isinstance(error, OSError) and error.errno in _FOR_A_PERSON:
                 where = f"{error.filename}: " if error.filename else ""
                 raise click.ClickException(f"{where}{error.strerror}.") from None
@@ -42,25 +64,30 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
 )
 @click.version_option(package_name="ondine_dagster")
 def cli() -> None:
     """Label tables with an LLM through Dagster, and never pay for an answer twice."""
 
 
-@cli.command(epilog=_DATASET_HELP)
-@click.argument("dataset")
-@click.option(
-    "--partition", "partitions", multiple=True, metavar="KEY", help="Run these; may be repeated."
+@cli.command(
+    epilog=examples(
+        "run reviews.yaml",
+        "run product_reviews --failed",
+        "run reviews.yaml --partition rows-00000 --partition rows-00003",
+    )
 )
+@click.argument("dataset")
+@partition_option("Run")
 @click.option("--missing", is_flag=True, help="Run what is missing, changed or failed (default).")
 @click.option("--failed", is_flag=True, help="Run only what failed.")
-@click.option("--all", "everything", is_flag=True, help="Run all, also what a new prompt made old.")
-@click.option("--upstream", is_flag=True, help="Run the datasets whose results it reads first.")
+@click.option("--all", "everything", is_flag=True, help="Run everything, stale partitions too.")
+@click.option("--upstream", is_flag=True, help="First run the datasets whose results it reads.")
 @click.option(
     "--pay-again", is_flag=True, help="Ask, and pay, again where the text of an answer is gone."
 )
-@click.option("--replay", is_flag=True, help="Ask nobody: make all again from what is recorded.")
+@click.option("--replay", is_flag=True, help="Ask nobody: make all tables again from the ledger.")
 def run(
     dataset: str,
     partitions: tuple[str, ...],
@@ -71,10 +98,11 @@ def run(
     pay_again: bool,
     replay: bool,
 ) -> None:
-    """Label the rows of DATASET in this process: snapshot, partitions, report.
+    """Label the rows of DATASET.
 
-    Answers that were paid before are not paid again. Exit code 0: every row has an outcome and no
-    partition failed. 130 or 143: interrupted; what was answered is kept.
+    Takes the snapshot, runs the partitions and writes the report, in this process. Answers that
+    were paid before are not paid again. Exit code 0: every row has an outcome, and no partition
+    failed. 130 or 143: interrupted; what was answered is kept.
     """
     if sum((bool(partitions), missing, failed, everything)) > 1:
         raise click.UsageError("--partition, --missing, --failed and --all exclude one another.")
@@ -97,17 +125,15 @@ def run(
     raise SystemExit(run_command(dataset, Choice(mode, partitions), tags=tags))
 
 
-@cli.command(epilog=_DATASET_HELP)
+@cli.command(epilog=examples("plan reviews.yaml", "plan product_reviews --all"))
 @click.argument("dataset")
-@click.option(
-    "--partition", "partitions", multiple=True, metavar="KEY", help="Plan these; may be repeated."
-)
+@partition_option("Plan")
 @click.option("--all", "everything", is_flag=True, help="Plan what `run --all` would do.")
 def plan(dataset: str, partitions: tuple[str, ...], everything: bool) -> None:
-    """Say what a run of DATASET would do and cost, with the source as it is now.
+    """Say what a run of DATASET would do and cost.
 
-    Rows that are new, paid or stale and why; tokens, money and time; and which budget would stop
-    it. Asks nobody and changes nothing.
+    Which rows are new, paid or stale, and why; tokens, money and time; and which budget would stop
+    it. Reads the source as it is now. Asks nobody and changes nothing.
     """
     if partitions and everything:
         raise click.UsageError("--partition and --all exclude one another.")
@@ -117,71 +143,75 @@ def plan(dataset: str, partitions: tuple[str, ...], everything: bool) -> None:
     plan_command(dataset, Choice("all" if everything else "missing", partitions))
 
 
-@cli.command(epilog=_DATASET_HELP)
+@cli.command(epilog=examples("preview reviews.yaml", "preview reviews.yaml --rows 1 --json"))
 @click.argument("dataset")
+@partition_option("Show rows of")
 @click.option(
-    "--rows", default=3, show_default=True, type=click.IntRange(1, 1000), help="Show so many."
+    "--rows",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="How many rows to show.",
 )
-@click.option(
-    "--partition", "partitions", multiple=True, metavar="KEY", help="Of these; may be repeated."
-)
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
-def preview(dataset: str, rows: int, partitions: tuple[str, ...], as_json: bool) -> None:
-    """Show the prompts of the first rows of DATASET, with the source as it is now.
+@json_option
+def preview(dataset: str, partitions: tuple[str, ...], rows: int, as_json: bool) -> None:
+    """Show the prompts of the first rows of DATASET.
 
-    With their tokens by part, and which rows have no prompt and why. Asks nobody and changes
-    nothing.
+    With the tokens of each part, and which rows have no prompt and why. Reads the source as it is
+    now. Asks nobody and changes nothing.
     """
     from ondine_dagster.cli.preview import preview_command
 
     preview_command(dataset, rows, partitions, as_json=as_json)
 
 
-@cli.command(epilog=_DATASET_HELP)
+@cli.command(epilog=examples("retry reviews.yaml", "retry reviews.yaml --class refused"))
 @click.argument("dataset")
+@partition_option("Ask rows of")
 @click.option(
     "--class",
     "classes",
     multiple=True,
     metavar="CLASS",
-    help="Ask only these error classes or codes, such as capacity or refused; may be repeated.",
+    help="Ask only rows of this error class or code, such as capacity or refused. Repeatable.  "
+    "[default: transient, capacity, row_retryable]",
 )
-@click.option(
-    "--partition", "partitions", multiple=True, metavar="KEY", help="In these; may be repeated."
-)
-def retry(dataset: str, classes: tuple[str, ...], partitions: tuple[str, ...]) -> None:
-    """Ask again for rejected rows of DATASET whose error class may succeed.
+def retry(dataset: str, partitions: tuple[str, ...], classes: tuple[str, ...]) -> None:
+    """Ask again for rejected rows of DATASET.
 
-    Without --class: transient, capacity, row_retryable. Costs money: how much at most is said
-    first. Where `llm.fallback` is declared, that model is asked. Exit code 0: all chosen rows were
-    asked, and no partition that was run is red.
+    Costs money, and says first how much at most. Where `llm.fallback` is declared, that model is
+    asked. Exit code 0: all chosen rows were asked, and no partition that was run is red.
     """
     from ondine_dagster.cli.retry import retry_command
 
     raise SystemExit(retry_command(dataset, classes, partitions))
 
 
-@cli.command(epilog=_DATASET_HELP)
+@cli.command(epilog=examples("status reviews.yaml"))
 @click.argument("dataset")
 def status(dataset: str) -> None:
-    """Show the partitions of DATASET, its rows by outcome and its money by state."""
+    """Show the partitions, rows, money and budgets of DATASET."""
     from ondine_dagster.cli.status import status_command
 
     status_command(dataset)
 
 
-for _command in (explain, verify):
-    cli.add_command(_command)
-
-
-@cli.command()
+@cli.command(
+    epilog=examples(
+        'sql "show all tables"',
+        'sql "select * from product_reviews.results limit 5"',
+        'sql "select * from product_reviews.rejected_rows" > rejected.csv',
+        dataset=False,
+    )
+)
 @click.argument("query", required=False)
-@click.option("--views", is_flag=True, help="Print SQL that makes the same tables in any DuckDB.")
+@click.option("--views", is_flag=True, help="Print SQL that makes the same views in any DuckDB.")
 def sql(query: str | None, views: bool) -> None:
-    """Ask DuckDB about lake and ledger, read-only.
+    """Query lake and ledger with SQL, read-only.
 
-    Each asset is a table: product_reviews.results. The ledger: ledger.attempts, ledger.asks,
-    ledger.answers, ledger.spend. A drawn table on a terminal, CSV with a header elsewhere.
+    Each asset is a table, such as product_reviews.results. The ledger has ledger.attempts,
+    ledger.asks, ledger.answers and ledger.spend. Draws a table on a terminal, writes CSV elsewhere.
     """
     if (query is None) is not views:
         raise click.UsageError('Give either a query, as in sql "select 1", or --views.')
@@ -193,141 +223,87 @@ def sql(query: str | None, views: bool) -> None:
         sql_command(query)
 
 
-@cli.command(epilog=_DATASET_HELP)
+@cli.command(
+    epilog=examples(
+        "export reviews.yaml --to reviews_results.csv",
+        "export reviews.yaml --to duckdb:///labels.duckdb --table reviews --mode update",
+    )
+)
 @click.argument("dataset")
 @click.option(
     "--to",
     metavar="FILE|URL",
-    help="A file that ends in .csv, .parquet, .jsonl, .xlsx or .duckdb, replaced if it exists; or "
-    "a database: duckdb:///labels.duckdb or postgresql://...",
+    help="A .csv, .parquet, .jsonl, .xlsx or .duckdb file, replaced if it exists; or a database: "
+    "duckdb:///labels.duckdb or postgresql://...",
 )
 @click.option(
-    "--to-variable", metavar="NAME", help="The environment variable with the URL, if not --to."
+    "--to-variable", metavar="NAME", help="Instead of --to: the environment variable with the URL."
 )
 @click.option("--table", metavar="NAME", help="The table of the database.  [default: the dataset]")
 @click.option(
     "--mode",
     type=click.Choice(("replace", "append", "update")),
-    help="What becomes of the rows of a table: it holds the results only (default), gets those "
-    "that it does not have, or also new values for those that it has.",
+    metavar="MODE",
+    help="replace: the table holds these results only (default). append: rows that it does not "
+    "have are added. update: rows that it has get new values as well.",
 )
 @click.option("--lineage", is_flag=True, help="Add the columns that say where an answer is from.")
 def export(dataset: str, **options: Any) -> None:
-    """Write the results of DATASET to a file or a table, in the order of the input.
+    """Write the results of DATASET to a file or a table.
 
-    Without --to: to where the declaration says under `export`.
+    In the order of the input. Without --to, where the declaration says under `export`.
     """
     from ondine_dagster.cli.export import export_command
 
     export_command(dataset, {name: value for name, value in options.items() if value})
 
 
-@cli.command("import")
+@cli.command(
+    "import",
+    epilog=examples("import ondine.yaml --out defs/reviews/defs.yaml", dataset=False),
+)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option(
     "--out",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Write the declaration there, such as defs/reviews/defs.yaml; never over a file.",
+    help="Write the declaration to this file, which must not exist yet.",
 )
-@click.option("--name", metavar="NAME", help="What the dataset is called.  [default: by the file]")
+@click.option("--name", metavar="NAME", help="The name of the dataset.  [default: from the file]")
 def import_ondine(config: Path, out: Path | None, name: str | None) -> None:
-    """Turn CONFIG, a configuration of Ondine (YAML or JSON), into a declaration.
+    """Turn a configuration of Ondine into a declaration.
 
-    Says of each line that could not be carried over why, and what to do. Runs nothing.
+    CONFIG is a YAML or JSON file. Says of each line that could not be carried over why, and what to
+    do about it. Runs nothing.
     """
     from ondine_dagster.cli.importing import import_command
 
     import_command(config, out, name)
 
 
-@cli.command()
-@click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one.  [default: 8765]")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option(
-    "--shape", default="openai", show_default=True, help="The provider whose protocol it speaks."
-)
-@click.option(
-    "--model",
-    default="demo-model",
-    show_default=True,
-    help="The model that it lists, which `doctor` looks for; it answers under any name.",
-)
-@click.option("--latency-ms", type=click.FloatRange(0), default=0.0, help="Before each reply.")
-@click.option("--jitter-ms", type=click.FloatRange(0), default=0.0, help="At most this on top.")
-@click.option("--seed", default=0, help="Decides jitter, and which requests fail.")
-@click.option(
-    "--fault",
-    "faults",
-    multiple=True,
-    metavar="FAULT:SHARE",
-    help='Let a share of the requests fail: "429 retry_after=1: 5%" or "stall: 0.01". Repeatable.',
-)
-@click.option(
-    "--burst",
-    "bursts",
-    multiple=True,
-    metavar="FAULT:SHARE",
-    help='Faults of hard times that come back: "429: 80%". Repeatable.',
-)
-@click.option(
-    "--burst-every", type=float, default=30.0, help="Seconds from one to the next.  [default: 30]"
-)
-@click.option("--burst-for", type=float, default=5.0, help="Seconds that each lasts.  [default: 5]")
-@click.option("--list-faults", is_flag=True, help="List the faults of the provider, and end.")
-@click.option("--input-price", default="0.15", show_default=True, help="USD per million tokens.")
-@click.option("--output-price", default="0.60", show_default=True, help="USD per million tokens.")
-@click.option("--rpm", type=click.IntRange(1), help="Requests per minute; more get a 429.")
-@click.option("--tpm", type=click.IntRange(1), help="Tokens per minute; more get a 429.")
-@click.option("--rpd", type=click.IntRange(1), help="Requests per day (UTC); more get a 429.")
-@click.option("--capacity", type=click.IntRange(1), help="Requests at once; more get a 429.")
-@click.option(
-    "--rate-headers",
-    type=click.Choice(("openai", "groq", "anthropic", "openrouter")),
-    help="Tell of the limits as this provider does.",
-)
-@click.option(
-    "--key",
-    "keys",
-    multiple=True,
-    metavar="KEY:FAULT",
-    help='Refuse one key: "key-1: 401", or "key-2: 402 after=100" once it was used. Repeatable.',
-)
-@click.option("--tokens-per-byte", is_flag=True, help="Count each byte as a token, not each four.")
-@click.option("--reasoning-tokens", type=click.IntRange(0), default=0, help="Hidden, but billed.")
-@click.option("--credit-usd", help="What each key may spend; then it gets a 402.")
-@click.option("--ignore-ceiling", is_flag=True, help="Answer and bill past max_tokens.")
-def simulate(**options: Any) -> None:
-    """Start a provider on this machine: it answers, fails on demand and keeps a bill.
-
-    The bill is at /bill; a POST to /outage takes it down until a POST to /recover.
-    """
-    from ondine_dagster.cli.simulate import simulate_command
-
-    simulate_command(**options)
-
-
-@cli.command()
-@click.option("--provider", metavar="NAME", help="All models that are known of this provider.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, for programs.")
+@cli.command(epilog=examples("models", "models --provider groq --json", dataset=False))
+@click.option("--provider", metavar="NAME", help="List all known models of this provider instead.")
+@json_option
 def models(provider: str | None, as_json: bool) -> None:
-    """List the presets: model, context window, how fields are asked for, prices, and the key.
+    """List the presets with their models, prices and keys.
 
-    `llm: NAME` takes a preset as it is, `llm: {preset: NAME, temperature: 0}` with settings over
-    it; `llm: PROVIDER/MODEL` is any other model. Asks nobody.
+    `llm: NAME` takes a preset as it is, `llm: {preset: NAME, temperature: 0}` changes some of its
+    settings; `llm: PROVIDER/MODEL` is any other model. Asks nobody.
     """
     from ondine_dagster.cli.models import models_command
 
     models_command(provider, as_json=as_json)
 
 
-@cli.command(epilog=_DATASET_HELP)
+@cli.command(epilog=examples("doctor", "doctor reviews.yaml"))
 @click.argument("dataset", required=False)
 def doctor(dataset: str | None) -> None:
-    """Check versions, folders, ledger, and for DATASET source, model, key and provider.
+    """Check that everything is in place; costs nothing.
 
-    Where there is a key, or the server is on this machine, the provider is asked whether the key is
-    good and the model is there. No model is asked anything.
+    Versions, folders, ledger and Dagster; for DATASET also its source, prompt, model, key and
+    budgets. Where there is a key, or the server is on this machine, the provider is asked whether
+    the key is good and the model is there. No model is asked anything. Exit code 1: something
+    FAILs.
     """
     from ondine_dagster.cli.doctor import doctor_command
 
@@ -335,46 +311,19 @@ def doctor(dataset: str | None) -> None:
 
 
 @cli.command("dagster-yaml")
-@click.argument("place", type=click.Choice(("laptop", "server")))
+@click.argument("place", type=click.Choice(("laptop", "server")), metavar="laptop|server")
 def dagster_yaml(place: str) -> None:
-    """Print a dagster.yaml (queue, retries, monitoring) to put into DAGSTER_HOME."""
+    """Print a dagster.yaml for a laptop or a server.
+
+    Put it into DAGSTER_HOME: it sets run queue, retries and monitoring.
+    """
     from ondine_dagster.cli.dagster_yaml import dagster_yaml_command
 
     raise SystemExit(dagster_yaml_command(place))
 
 
-@cli.group()
-def traces() -> None:
-    """Send traces of requests to Langfuse or another host, where ONDINE_TRACES is set."""
-
-
-@traces.command("push")
-@click.option("--all", "everything", is_flag=True, help="Also what was sent or left out before.")
-@click.option("--since", metavar="AGE", help="The same for what ended in the last 90m, 2h or 3d.")
-def push_traces(everything: bool, since: str | None) -> None:
-    """Send what waits. Exit code 1 if something still waits, or was refused.
-
-    What is sent again has the same ids, so that a host that knows them keeps one of each.
-    """
-    if everything and since is not None:
-        raise click.UsageError("--all and --since exclude one another.")
-    from ondine_dagster.cli.traces import push_command
-
-    raise SystemExit(push_command(everything=everything, since=since))
-
-
-@traces.command("status")
-def traces_status() -> None:
-    """Show how many requests wait, were sent, left out or refused."""
-    from ondine_dagster.cli.traces import status_command
-
-    status_command()
-
-
-cli.add_command(ledger)
-cli.add_command(metrics)
-cli.add_command(purge)
-cli.add_command(rekey)
+for _command in (explain, ledger, metrics, purge, rekey, simulate, traces, verify):
+    cli.add_command(_command)
 
 
 def main() -> None:

@@ -24,7 +24,10 @@ def metrics_command(port: int | None, host: str) -> None:
     """Print the page, or serve it on a port. Raises OndineError where the port is taken."""
     settings = load_settings(Path.cwd())
     if port is None:
-        click.echo(page(settings), nl=False)
+        found = page(settings)
+        click.echo(found, nl=False)
+        if not found:
+            click.echo(f"Nothing was run with the data in {settings.data_dir} yet.", err=True)
         return
     with make_server(settings, host, port) as server:
         place = f"http://{server.server_address[0]!s}:{server.server_address[1]}{_PATH}"

@@ -6,12 +6,19 @@ import click
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), help="Serve it there, at /metrics.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Serve them at /metrics on this port; 0 takes a free one.",
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Listen on this address."
+)
 def metrics(port: int | None, host: str) -> None:
-    """Show numbers for Prometheus: requests, tokens and money of all runs, and the last runs.
+    """Print or serve numbers for Prometheus.
 
-    Without --port they are printed once.
+    Requests, tokens and money of all runs, and what the last run of each dataset did.
     """
     from ondine_dagster.cli.metrics import metrics_command
 

@@ -9,37 +9,28 @@ import click
 from ondine_dagster.assets.rows.purged_files import purge_files
 from ondine_dagster.assets.rows.unused_attachments import Unused, remove_unused
 from ondine_dagster.cli.ages import milliseconds
-from ondine_dagster.errors import OndineError
+from ondine_dagster.cli.scope import existing_ledger, refuse_stranger, scope
 from ondine_dagster.ledger.clock import now_ms
-from ondine_dagster.ledger.ledger import close_ledger, open_ledger
 from ondine_dagster.ledger.purge import purge
-from ondine_dagster.ledger.totals import dataset_names
 from ondine_dagster.settings import load_settings
 from ondine_dagster.storage.attachments import AttachmentStore
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import plural
 
 
-def purge_command(age: str, dataset: str | None) -> None:
+def purge_command(called: str | None, age: str) -> None:
     """Remove the texts; raises OndineError for an age or a dataset that there is not."""
     before_ms = now_ms() - milliseconds(age, "--older-than")
-    settings = load_settings(Path.cwd())
+    dataset, folder = scope(called)
+    settings = load_settings(folder)
     path = settings.ledger_path
-    if not path.exists():
-        raise OndineError(f"There is no ledger at {path} yet: nothing was run with this data.")
-    ledger = open_ledger(path)
-    try:
+    with existing_ledger(path) as ledger:
         with ledger.database.read() as connection:
-            known = dataset_names(connection)
-        if dataset is not None and dataset not in known:
-            names = ", ".join(known) or "none"
-            raise OndineError(f"The ledger knows no dataset {dataset}. It knows: {names}.")
+            refuse_stranger(connection, dataset, called)
         done = purge(ledger.database, before_ms, dataset)
         if dataset is not None and done.answers and ledger.is_alone():
             # its rows lay among others, which SQLite has moved: their old places hold copies
             done.in_wal = not ledger.database.rewrite()
-    finally:
-        close_ledger(path)
     lake = Lake(settings.lake_root)
     rows = purge_files(lake, before_ms, dataset)
     if dataset is None:

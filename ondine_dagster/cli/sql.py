@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
-from rich.console import Console
 
+from ondine_dagster.cli.console import output
 from ondine_dagster.cli.drawing import as_text, draw
 from ondine_dagster.errors import OndineError
 from ondine_dagster.settings import Settings, load_settings
@@ -38,7 +38,7 @@ def sql_command(query: str) -> None:
         with open_database(settings, query) as database:
             answer = database.execute(query)
             if sys.stdout.isatty():
-                draw(answer, Console(highlight=False))
+                draw(answer, output(wrapped=True))
             else:
                 write_csv(answer, sys.stdout)
     except duckdb.Error as error:

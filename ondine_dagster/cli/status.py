@@ -51,10 +51,10 @@ def status_command(called: str) -> None:
 def _partitions(status: DatasetStatus) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("partition", no_wrap=True)
-    table.add_column("state")
+    table.add_column("state", no_wrap=True)
     names = ("rows", "results", *(["skipped"] if status.skipped else []), "rejected", "waiting")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=len(name))
     # what needs something comes first where not all can be shown
     by_need = sorted(status.partitions, key=lambda one: one.state is PartitionState.DONE)
     shown = {one.partition for one in by_need[:_SHOWN_PARTITIONS]}

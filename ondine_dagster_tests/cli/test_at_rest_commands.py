@@ -41,11 +41,13 @@ def test_without_a_ledger_none_is_made(typed: Typed, data_dir: Path, command: li
 def test_purge_says_what_it_removed(typed: Typed, data_dir: Path) -> None:
     answer(data_dir, "a", "b")
     assert "No answer" in typed("purge", "--older-than", "1d").output
-    assert "is no age" in typed("purge", "--older-than", "soon").output
-    stranger = typed("purge", "--older-than", "0m", "--dataset", "stranger")
+    assert "is not an age" in typed("purge", "--older-than", "soon").output
+    stranger = typed("purge", "stranger", "--older-than", "0m")
     assert stranger.exit_code == 1
     assert "It knows: reviews." in stranger.output
-    done = typed("purge", "--older-than", "0m", "--dataset", "reviews")
+    typo = typed("purge", "revews", "--older-than", "0m")
+    assert (typo.exit_code, "Did you mean reviews?" in typo.output) == (1, True)
+    done = typed("purge", "reviews", "--older-than", "0m")
     assert "the texts of 2 answers (6 bytes)" in done.output
 
 

@@ -106,7 +106,7 @@ def test_doctor_asks_whether_the_model_is_there(person: Person, simulator: Simul
     assert f"ok    provider     {simulator.base_url} has demo-model" in found
     simulator.settings = replace(simulator.settings, model="another")
     found = person.types("doctor", str(person.declared_in)).stdout
-    assert f"look  provider     {simulator.base_url} does not list demo-model" in found
+    assert f"warn  provider     {simulator.base_url} does not list demo-model" in found
     assert simulator.bill.totals.requests == 0
 
 

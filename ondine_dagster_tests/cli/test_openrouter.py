@@ -47,7 +47,7 @@ def test_openrouter_is_asked_what_became_of_it(
         f"1 request of unknown outcome settled as openrouter says: {bill(customer)} paid.\n"
     )
     again = customer.types("ledger", "resolve", "--by-provider")
-    assert again.stdout == "No request to openrouter is of unknown outcome.\n"
+    assert again.stdout == "There are no requests of unknown outcome to openrouter.\n"
     for wrong in (["--free"], ["--older-than", "2h"], ["0123"]):
         refused = customer.types("ledger", "resolve", "--by-provider", *wrong)
         assert (refused.exit_code, "--dataset only" in refused.stderr) == (2, True)

@@ -222,7 +222,7 @@ def test_status_says_what_waits_and_what_stands_in_the_way(
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--since", "soon"], "--since soon is no age"), (["--all", "--since", "2h"], "exclude")],
+    [(["--since", "soon"], "--since soon is not an age"), (["--all", "--since", "2h"], "exclude")],
 )
 def test_a_mistake_is_told_in_a_sentence(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str, nowhere: str
@@ -236,7 +236,7 @@ def test_a_mistake_is_told_in_a_sentence(
 
 def test_doctor_knows_where_traces_go(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     want_traces(monkeypatch, "http://collector.internal:4318")
-    assert "look  traces" in _cli("doctor").output
+    assert "warn  traces" in _cli("doctor").output
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT")
     refused = _cli("doctor")
     assert "FAIL  traces" in refused.output
