@@ -7,9 +7,9 @@ refused, as it would be an empty cell.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.headers import named
@@ -35,12 +35,17 @@ def read_excel(path: Path, sheet: str | None) -> pa.Table:
             with a gap or a name twice, a formula without a value.
     """
     rows = _rows(path, sheet)
-    names = _names(next(rows, (0, ()))[1], path)
+    first, header = next(rows, (0, ()))
+    names = _names(header, path)
     columns: list[list[Any]] = [[] for _ in names]
     has_gaps = False
     for line, cells in rows:
         if any(cell is not None for cell in cells[len(names) :]):
-            raise OndineError(f"{path}, line {line}: there is a cell beyond the header's columns.")
+            raise OndineError(
+                f"{path}, line {line}: there is a cell beyond the header's columns. The header is "
+                f"the first line with content, here line {first}: {', '.join(names)[:60]!r}. "
+                "Remove what stands above it, or give each column a name."
+            )
         has_gaps = has_gaps or None in cells[: len(names)]
         for values, cell in zip(columns, (*cells, *[None] * len(names)), strict=False):
             values.append(cell)
@@ -53,7 +58,6 @@ def _rows(path: Path, sheet: str | None, *, formulas: bool = False) -> Iterator[
     """Yield the lines that hold something, with their numbers."""
     try:
         from openpyxl import load_workbook
-        from openpyxl.utils.exceptions import InvalidFileException
     except ImportError:
         raise OndineError(
             f"{path}: Excel files need the extra `excel`: pip install 'ondine_dagster[excel]'"
@@ -61,13 +65,17 @@ def _rows(path: Path, sheet: str | None, *, formulas: bool = False) -> Iterator[
     if not path.is_file():
         raise OndineError(f"source.path: there is no file {path}.")
     try:
-        book = load_workbook(path, read_only=True, data_only=not formulas)
-    except (InvalidFileException, BadZipFile, KeyError, OSError, ValueError) as error:
-        raise OndineError(f"{path} cannot be read as an Excel file: {error}.") from None
-    try:
-        yield from _filled(book[_sheet(book.sheetnames, path, sheet)])
-    finally:
-        book.close()
+        with closing(load_workbook(path, read_only=True, data_only=not formulas)) as book:
+            sheets = {one.title: one for one in book.worksheets}
+            yield from _filled(sheets[_sheet(list(sheets), path, sheet)])
+    except (OndineError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 (all that the reader stumbles over)
+        told = str(error).rstrip(".") or type(error).__name__
+        raise OndineError(
+            f"{path} cannot be read as an Excel file: {told}. Open it in a spreadsheet and save it "
+            "again, or save it as CSV."
+        ) from None
 
 
 def _filled(sheet: Any) -> Iterator[tuple[int, _Cells]]:

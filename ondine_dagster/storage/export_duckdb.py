@@ -126,12 +126,12 @@ class DuckDBTable(TableSink):
 
 
 def _storable(schema: pa.Schema) -> pa.Schema:
-    """Return the schema with text where DuckDB has no type: decimals of more than 38 digits."""
+    """Return the schema as DuckDB has it: text for more than 38 digits, no fractions of 16 bits."""
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            pa.field(one.name, pa.string() if pa.types.is_decimal256(one.type) else one.type)
-            for one in schema
-        ]
-    )
+    def kept(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_decimal256(kind):
+            return pa.string()
+        return pa.float32() if pa.types.is_float16(kind) else kind
+
+    return pa.schema([pa.field(one.name, kept(one.type)) for one in schema])

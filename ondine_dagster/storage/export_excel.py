@@ -5,6 +5,7 @@ Limits: https://support.microsoft.com/office/excel-specifications-and-limits-167
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import date, datetime
 from math import isfinite
 from tempfile import TemporaryFile
@@ -109,7 +110,8 @@ def _values(column: pa.Array) -> list[Any]:
     kind = column.type
     local = pa.types.is_timestamp(kind) and kind.tz is None and kind.unit != "ns"
     if local or pa.types.is_date(kind):
-        return list(column.to_pylist())
+        with suppress(OverflowError, ValueError):  # before the year 1 or after 9999
+            return list(column.to_pylist())
     return plain_values(column)
 
 

@@ -90,14 +90,18 @@ def as_pandas(table: pa.Table) -> pd.DataFrame:
 
 def is_polars(data: Any) -> bool:
     """Return whether `data` is a DataFrame of Polars, which need not be installed."""
-    return type(data).__module__.partition(".")[0] == "polars" and hasattr(data, "to_arrow")
+    kind = type(data)
+    return kind.__module__.partition(".")[0] == "polars" and kind.__name__ == "DataFrame"
 
 
 def from_frame(data: Any) -> pa.Table:
-    """Return the rows of a DataFrame (pandas, without its index, or Polars) or an Arrow table.
+    """Return the rows of a DataFrame (pandas or Polars) or an Arrow table.
+
+    An index of pandas becomes a column where it has a name and there is no such column.
 
     Raises:
-        OndineError: it is none of these, or a column has values of several types.
+        OndineError: it is none of these, or a column has values of several types, or of none that
+            a file keeps.
     """
     import pandas as pd
     import pyarrow as pa
@@ -107,18 +111,33 @@ def from_frame(data: Any) -> pa.Table:
             return data
         if isinstance(data, pd.DataFrame):
             distinct([str(name) for name in data.columns], "The DataFrame")
-            return pa.Table.from_pandas(data, preserve_index=False).replace_schema_metadata(None)
+            plain = _plain(data)
+            return pa.Table.from_pandas(plain, preserve_index=False).replace_schema_metadata(None)
         if is_polars(data):
+            for name, kind in data.schema.items():
+                if str(kind) == "Object":  # Arrow would be given addresses of memory
+                    raise TypeError(f"column {name!r} holds Python objects")
             return data.to_arrow()
-    except (UnicodeEncodeError, pa.ArrowException) as error:
+    except (UnicodeEncodeError, TypeError, pa.ArrowException) as error:
         raise OndineError(
-            f"The table cannot be stored: {error}. Every column needs values of one type, and "
-            "texts without lone surrogates."
+            f"The table cannot be stored: {str(error).rstrip('.')}. Every column needs values of "
+            "one type, and texts without lone surrogates."
         ) from error
     raise OndineError(
         f"{type(data).__name__} is no table. Known: pandas.DataFrame, polars.DataFrame, "
         "pyarrow.Table, or the path of a file."
     )
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with its named index as columns, and periods as text (2026-05)."""
+    import pandas as pd
+
+    named = [one for one in frame.index.names if one is not None and one not in frame.columns]
+    found = frame.reset_index(level=named) if named else frame
+    kinds = found.dtypes.items()
+    periods = {name: "string" for name, kind in kinds if isinstance(kind, pd.PeriodDtype)}
+    return found.astype(periods) if periods else found
 
 
 def _as_pandas(files: Sequence[Path]) -> pd.DataFrame:

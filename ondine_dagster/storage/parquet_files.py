@@ -203,7 +203,8 @@ def read_table(
     with _parquet(path) as file:
         sealed = None if as_it_lies else as_sealed(path, _notes(file))
         names, _ = _with_names_of_rows(columns, sealed)
-        table = file.read(columns=names)
+        with _readable(path):
+            table = file.read(columns=names)
     if sealed is not None:
         table = sealed.open(table, shown=shown)
     return table if columns is None else table.select(list(columns))
@@ -258,18 +259,28 @@ def _notes(file: pq.ParquetFile) -> dict[str, str]:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Any]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _readable(path):
         file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise OndineError(
-            f"{path} cannot be read as Parquet ({error}). If it is a file of the lake, delete it "
-            f"and materialize its partition again."
-        ) from None
     with file:
         yield file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what pyarrow says of a damaged file into an OndineError."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the system's: no file, or no right to it
+            raise
+        raise OndineError(
+            f"{path} cannot be read as Parquet ({' '.join(str(error).split())}). If it is a file "
+            f"of the lake, delete it and materialize its partition again."
+        ) from None
 
 
 def _schema_difference(path: Path, declared: pa.Schema, got: pa.Schema) -> str:

@@ -74,7 +74,10 @@ def test_one_sheet_of_several_is_named(tmp_path: Path) -> None:
         ([], "is empty. An Excel source needs a header"),
         ([["id", None, "c"], [1, 2, 3]], "column 2 of 3 has no name"),
         ([["id", "id"], [1, 2]], "columns with the same name: id"),
-        ([["id"], [1, 2]], "line 2: there is a cell beyond the header's columns"),
+        (
+            [[], ["Report of May"], ["id", "text"]],
+            "line 3: there is a cell beyond the header's columns.* line 2: 'Report of May'",
+        ),
         ([["id", "sum"], [1, "=1+1"]], "line 2, column 2: the formula '=1.1' has no stored value"),
     ],
 )
@@ -90,6 +93,14 @@ def test_a_file_that_is_no_workbook_is_refused(tmp_path: Path) -> None:
     path.write_text("id\n1\n")
     with pytest.raises(OndineError, match="cannot be read as an Excel file"):
         read(path)
+
+
+def test_a_workbook_that_its_reader_stumbles_over_is_refused(tmp_path: Path) -> None:
+    book = Workbook()
+    book.create_chartsheet("Chart")  # which openpyxl writes, and cannot read
+    book.save(tmp_path / "x.xlsx")
+    with pytest.raises(OndineError, match=r"cannot be read as an Excel file.* save it as CSV"):
+        read(tmp_path / "x.xlsx")
 
 
 def test_the_extra_is_named_where_it_is_missing(

@@ -215,11 +215,13 @@ def test_excel_keeps_numbers_and_days_and_makes_no_formula_of_text(
         (10**14, 10**14),
         (2**53 + 1, str(2**53 + 1)),
         (datetime.date(1850, 1, 1), "1850-01-01"),
+        (pa.scalar(10**7, pa.date32()), "10000000d"),
+        (pa.scalar(10**18, pa.timestamp("us")), f"{10**18}us"),
         (datetime.datetime(2026, 5, 1, 8, 30), datetime.datetime(2026, 5, 1, 8, 30)),
     ],
 )
 def test_excel_shows_a_value_whole(tmp_path: Path, value: object, shown: object) -> None:
-    rows = pa.table({"x": [value]})
+    rows = pa.table({"x": pa.array([value])})
     with open_format(tmp_path / "out.xlsx", rows.schema) as file:
         file.write(rows)
         file.commit()

@@ -83,6 +83,10 @@ def test_whole_numbers_that_a_fraction_cannot_hold_stay_exact(tmp_path: Path) ->
         ("x.json", '[{"a": 1},\n {"a": 1,}]', "is no JSON: .* at line 2, column"),
         ("x.json", '[{"a": 1}, 2]', "item 2: a row must be an object"),
         ("x.json", "[" * 100_000, "cannot be read"),
+        ("x.jsonl", '{"a": 1}\n{"a": [1e400]}\n', "line 2 cannot be read: 1e400 is too large"),
+        ("x.jsonl", '[{"a": 1}]\n', r"line 1: .* list of objects ends in \.json\."),
+        ("x.jsonl", '{\n "a": 1\n}\n', r"line 1 is no JSON: .* An object stands in one line"),
+        ("x.json", '{"a": 1}\n{"a": 2}\n', r"in each line ends in \.jsonl\."),
     ],
 )
 def test_what_is_no_table_is_refused_with_its_place(
@@ -94,10 +98,14 @@ def test_what_is_no_table_is_refused_with_its_place(
         read(path)
 
 
-def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(b'{"a": "\xff"}\n')
-    with pytest.raises(OndineError, match="is not UTF-8"):
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+def test_bytes_that_are_not_utf_8_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b'\n{"a": "\xff"}\n')
+    with pytest.raises(OndineError, match="line 2: the byte 0xFF is not UTF-8"):
+        read(path)
+    path.write_bytes('{"a": "ok"}\n'.encode("utf-16")[:-1])
+    with pytest.raises(OndineError, match=r"cannot be read: .*truncated data"):
         read(path)
 
 

@@ -257,6 +257,23 @@ def test_a_frame_is_a_source_as_it_is(tmp_path: Path, frame: Any) -> None:
     assert len(set(keys)) == 1
 
 
+def test_a_named_index_is_a_column(tmp_path: Path) -> None:
+    counted = pd.DataFrame({"id": [1, 2, 2], "n": [1, 2, 3]}).groupby("id").agg({"n": "sum"})
+    both = pd.DataFrame({"id": [1, 2], "n": [1, 5]}).set_index("id", drop=False)
+    other = pd.DataFrame({"id": [1, 2], "n": [1, 5]}, index=["a", "b"])
+    for frame in (counted, both, other):
+        dataset = Dataset.model_validate(attributes(source={"dataframe": frame, "key": "id"}))
+        rows = read_rows(dataset, found(tmp_path, dataset))[0]
+        assert rows.to_pydict() == {"id": [1, 2], "n": [1, 5]}
+
+
+def test_periods_are_text(tmp_path: Path) -> None:
+    months = pd.DataFrame({"month": pd.period_range("2026-01", periods=2, freq="M")})
+    dataset = Dataset.model_validate(attributes(source={"dataframe": months}))
+    rows = read_rows(dataset, found(tmp_path, dataset))[0]
+    assert rows.to_pydict() == {"month": ["2026-01", "2026-02"]}
+
+
 def test_a_lazy_frame_is_collected_when_the_snapshot_is_taken(tmp_path: Path) -> None:
     asked = []
     lazy = pl.LazyFrame({"id": [1]}).map_batches(lambda frame: asked.append(1) or frame)
@@ -274,7 +291,14 @@ def test_what_is_no_frame_is_refused(tmp_path: Path) -> None:
         only_problem(attributes(source={"dataframe": "x.csv"})).message
     )
     twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
-    for frame, words in ((object(), "is no table"), (twice, "same name: a")):
+    strange = pl.DataFrame({"a": pl.Series([object()], dtype=pl.Object)})
+    for frame, words in (
+        (object(), "is no table"),
+        (pl.Series([1]), "is no table"),
+        (twice, "same name: a"),
+        (strange, "column 'a' holds Python objects"),
+        (pd.DataFrame({"a": pd.arrays.SparseArray([0, 1])}), "column a"),
+    ):
         dataset = Dataset.model_validate(attributes(source=Source(dataframe=frame)))
         with pytest.raises(OndineError, match=words):
             read_rows(dataset, found(tmp_path, dataset))

@@ -252,6 +252,18 @@ def test_parquet_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         read_source(Source(path="x.parquet"), path)
 
 
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": ["x" * 1000] * 1000}), path, compression="none")
+    whole = path.read_bytes()
+    pages = whole[:10] + b"\xff" * 400 + whole[410:]
+    footer = b"PAR1" + b"\xff" * 40 + (30).to_bytes(4, "little") + b"PAR1"
+    for damaged in (pages, footer, b"PAR1", b""):
+        path.write_bytes(damaged)
+        with pytest.raises(OndineError, match="cannot be read as Parquet"):
+            read_source(Source(path="x.parquet"), path)
+
+
 def test_a_folder_named_like_a_hive_partition_adds_no_column(tmp_path: Path) -> None:
     (tmp_path / "year=2024").mkdir()
     path = tmp_path / "year=2024" / "x.parquet"
