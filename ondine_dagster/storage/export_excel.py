@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.atomic import AtomicFile
-from ondine_dagster.storage.export_file import ExportFile
-from ondine_dagster.storage.row_keys import canonical_json, plain_values
+from ondine_dagster.storage.export_file import ExportFile, json_text
+from ondine_dagster.storage.row_keys import plain_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,4 +132,4 @@ def _as_text(value: Any) -> str:
         return value.isoformat()
     if isinstance(value, int | float):
         return str(value)
-    return canonical_json(value)
+    return json_text(value)

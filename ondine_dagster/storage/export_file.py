@@ -1,11 +1,13 @@
-"""A file that an export writes, whatever its format: whole, or not at all."""
+"""A file that an export writes, whatever its format: whole, or not at all; and JSON in cells."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.storage.atomic import AbortedUnlessCommitted, AtomicFile
+from ondine_dagster.storage.row_keys import canonical_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,3 +31,17 @@ class ExportFile(AbortedUnlessCommitted):
     def abort(self) -> None:
         """Forget what was written; does nothing after a commit."""
         self._file.abort()
+
+
+def json_text(value: Any) -> str:
+    """Return a plain value, a list or a struct as JSON."""
+    return canonical_json(finite(value))
+
+
+def finite(value: Any) -> Any:
+    """Return a value as JSON has it, which knows no NaN and no infinity: they become null."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(one) for name, one in value.items()}
+    return [finite(one) for one in value] if isinstance(value, list | tuple) else value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,8 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.atomic import AtomicFile
 from ondine_dagster.storage.export_duckdb import DuckDBFile
 from ondine_dagster.storage.export_excel import ExcelFile
-from ondine_dagster.storage.export_file import ExportFile
-from ondine_dagster.storage.row_keys import canonical_json, plain_values
+from ondine_dagster.storage.export_file import ExportFile, finite, json_text
+from ondine_dagster.storage.row_keys import plain, plain_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +67,7 @@ class _JsonLines(ExportFile):
             columns = [_json_values(column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 row = dict(zip(self._schema.names, values, strict=True))
-                text = json.dumps(row, ensure_ascii=False, default=str)
+                text = json.dumps(row, ensure_ascii=False, default=plain)
                 self._file.stream.write(text.encode() + b"\n")
 
 
@@ -108,11 +107,11 @@ def open_format(to: Path, schema: pa.Schema) -> ExportFile:
 
 
 def _json_values(column: pa.Array) -> list[Any]:
-    """Return plain values; JSON has no NaN and no infinity, so they become null."""
+    import pyarrow as pa
+
     values = _values(column)
-    if any(isinstance(value, float) and not isfinite(value) for value in values):
-        return [v if not isinstance(v, float) or isfinite(v) else None for v in values]
-    return values
+    may_be_strange = pa.types.is_floating(column.type) or pa.types.is_nested(column.type)
+    return list(map(finite, values)) if may_be_strange else values
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -157,7 +156,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     import pyarrow as pa
 
     chunks = [
-        [v if v is None or isinstance(v, str) else canonical_json(v) for v in _values(chunk)]
+        [v if v is None or isinstance(v, str) else json_text(v) for v in _values(chunk)]
         for chunk in column.chunks
     ]
     return pa.chunked_array(chunks, type=pa.string())

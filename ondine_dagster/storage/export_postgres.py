@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ondine_dagster.errors import OndineError
 from ondine_dagster.spec.database_url import DatabaseUrl
 from ondine_dagster.spec.export import Mode
+from ondine_dagster.storage.export_file import json_text
 from ondine_dagster.storage.export_table import STAGING, Changes, TableSink, quoted
 from ondine_dagster.storage.postgres_source import connected
-from ondine_dagster.storage.row_keys import canonical_json, plain_values
+from ondine_dagster.storage.row_keys import plain_values
 
 if TYPE_CHECKING:
     import psycopg
@@ -166,7 +167,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array(texts, pa.string())])
     nested = pa.types.is_nested(kind)
     texts = [
-        canonical_json(value) if nested and value is not None else value
+        json_text(value) if nested and value is not None else value
         for chunk in column.chunks
         for value in plain_values(chunk)
     ]

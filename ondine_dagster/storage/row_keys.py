@@ -104,7 +104,7 @@ def _plain_list(column: pa.Array) -> list[Any]:
     values: list[Any] = column.to_pylist()
     sample = next((value for value in values if value is not None), None)
     if isinstance(sample, (Decimal, bytes)):
-        return [None if value is None else _plain(value) for value in values]
+        return [None if value is None else plain(value) for value in values]
     return values
 
 
@@ -130,7 +130,7 @@ def _instant(ticks: int, unit: str) -> str:
         return f"{ticks}{unit}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return the plain form of a value inside a list or struct; json calls it for strangers."""
     if isinstance(value, datetime):
         return (value.astimezone(UTC) if value.tzinfo else value).isoformat()
@@ -140,7 +140,7 @@ def _plain(value: Any) -> Any:
 
 
 _ENCODER = json.JSONEncoder(
-    ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=_plain
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=plain
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import math
 import os
 import random
 from decimal import Decimal
@@ -182,6 +183,26 @@ def test_jsonl_writes_every_type_as_valid_json(lake: Lake, tmp_path: Path) -> No
         },
         {**dict.fromkeys("text day time money kind list bytes float truth".split()), "label": "ok"},
     ]
+
+
+def test_what_is_nested_is_valid_json(tmp_path: Path) -> None:
+    nested = {
+        "list": [1.5, math.nan],
+        "struct": {"at": datetime.datetime(2026, 5, 1), "bytes": b"\xff", "n": -math.inf},
+    }
+    wanted = {
+        "list": [1.5, None],
+        "struct": {"at": "2026-05-01T00:00:00", "bytes": "ff", "n": None},
+    }
+    rows = pa.table({name: [value] for name, value in nested.items()})
+    for ending in (".jsonl", ".csv"):
+        with open_format(tmp_path / f"out{ending}", rows.schema) as file:
+            file.write(rows)
+            file.commit()
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == wanted
+    with open(tmp_path / "out.csv", newline="") as text:
+        (row,) = csv.DictReader(text)
+    assert {name: json.loads(value) for name, value in row.items()} == wanted
 
 
 def test_excel_keeps_numbers_and_days_and_makes_no_formula_of_text(
