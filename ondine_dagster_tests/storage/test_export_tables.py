@@ -27,6 +27,7 @@ from ondine_dagster_tests.postgres import PASSWORD
 from ondine_dagster_tests.storage.builders import NASTY, a_dataset, write_csv, write_results
 
 UTC = datetime.UTC
+_UUID = "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a1{}"
 
 
 class Place:
@@ -146,6 +147,47 @@ def test_a_table_without_the_key_is_refused(lake: Lake, tmp_path: Path, place: P
     labelled(lake, tmp_path, {"1": "a"})
     with pytest.raises(OndineError, match="has no column id, by which its rows are known"):
         export(lake, "reviews", place.table("append"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "keys"),
+    [
+        ("integer", "1", ("1", "2")),
+        ("uuid", _UUID.format(1), (_UUID.format(1), _UUID.format(2))),
+    ],
+)
+@pytest.mark.parametrize(
+    ("mode", "labels"), [("update", ["a", "b"]), ("append", [None, "b"])], ids=["update", "append"]
+)
+def test_a_key_of_text_finds_its_row_under_another_type(
+    lake: Lake,
+    tmp_path: Path,
+    place: Place,
+    kind: str,
+    held: str,
+    keys: tuple[str, str],
+    mode: Mode,
+    labels: list[str | None],
+) -> None:
+    place.asks(f"create table labels (id {kind}, text varchar)")
+    place.asks(f"insert into labels values ('{held}', 'old')")
+    labelled(lake, tmp_path, dict(zip(keys, "ab", strict=True)))
+    export(lake, "reviews", place.table(mode))
+    rows = place.asks("select cast(id as varchar), label from labels order by id")
+    assert rows == list(zip(keys, labels, strict=True))
+
+
+def test_keys_that_another_type_would_change_are_refused(
+    lake: Lake, tmp_path: Path, place: Place
+) -> None:
+    place.asks("create table labels (id integer)")
+    labelled(lake, tmp_path, {"7": "a", "007": "b"})
+    with pytest.raises(OndineError, match=r"the key id is (?i:integer) in the table"):
+        export(lake, "reviews", place.table("update"))
+    labelled(lake, tmp_path, {"seven": "a"})
+    with pytest.raises(OndineError, match=r"seven.* It is in the key, id"):
+        export(lake, "reviews", place.table("update"))
+    assert place.asks("select * from labels") == []
 
 
 def test_a_name_may_have_a_schema_and_quotes(lake: Lake, tmp_path: Path, place: Place) -> None:
