@@ -100,9 +100,9 @@ def build_responses(
         done = Finished(context, pipeline, wanted, code_versions)
         done.manifest = _manifest(context, pipeline, wanted)
         try:
-            with stage(context, pipeline):
+            with stage(context, pipeline) as write:
                 written = done.manifest.written(context.log.warning)
-                signals = Signals(context, pipeline)
+                signals = Signals(context, pipeline, write)
                 with written, signals, SlowCode(pipeline, signals.warn):
                     done.signals = signals
                     _materialize(context, pipeline, wanted, done, signals)

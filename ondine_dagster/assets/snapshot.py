@@ -109,9 +109,11 @@ def upstream_gap(pipeline: Pipeline, lake: Lake) -> str | None:
 
 
 def register_partitions(
-    instance: dg.DagsterInstance, lake: Lake, pipeline: Pipeline, run_id: str
+    instance: dg.DagsterInstance, lake: Lake, pipeline: Pipeline, run_id: str | None = None
 ) -> None:
     """Make Dagster's list of partitions equal to the current snapshot's.
+
+    `run_id` is the run that asks for it, if one does.
 
     Windows of time and listed values Dagster knows by itself: then its list has to be empty.
 
@@ -154,7 +156,7 @@ def _tell(
         log.warning(f"{pipeline.name}: {_shrunk(result)}")
 
 
-def _at_work(instance: dg.DagsterInstance, name: str, run_id: str) -> bool:
+def _at_work(instance: dg.DagsterInstance, name: str, run_id: str | None) -> bool:
     """Return whether another run works, or may work, on partitions of the dataset."""
     unfinished = instance.get_runs(filters=dg.RunsFilter(statuses=list(UNFINISHED_RUNS)))
     return any(_may_work_on(run, name) for run in unfinished if run.run_id != run_id)

@@ -17,6 +17,7 @@ from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.keys import asset_key
 from ondine_dagster.assets.red import RED_PARTITIONS, STOPPED
 from ondine_dagster.assets.shared.partitions import range_tags, ranges
+from ondine_dagster.assets.snapshot import register_partitions
 from ondine_dagster.cli.target import Target
 from ondine_dagster.observe.log_lines import FIELDS
 
@@ -88,7 +89,12 @@ class DagsterRuns:
         return replace(failure, message=self._target.pasteable(failure.message))
 
     def ranges(self, wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Yield `wanted` as ranges of neighbours: one run takes one of them."""
+        """Yield `wanted` as ranges of neighbours: one run takes one of them.
+
+        A Dagster home that is new learns of the snapshot's partitions: nothing else is lost with
+        an old one.
+        """
+        register_partitions(self._instance, self._target.lake, self._pipeline)
         return ranges(self._pipeline, self._instance, wanted, PARTITIONS_PER_RUN)
 
 

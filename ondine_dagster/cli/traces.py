@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,13 @@ from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.database import Database, reader_engine
 from ondine_dagster.observe import outbox
 from ondine_dagster.observe.destination import Destination, destination_of
+from ondine_dagster.observe.otlp import Answer
 from ondine_dagster.observe.push import Pushed
 from ondine_dagster.settings import TRACES, Settings, load_settings
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.wording import plural
+
+_EVERY_SECONDS = 10.0
 
 
 def push_command(*, everything: bool, since: str | None) -> int:
@@ -36,7 +40,8 @@ def push_command(*, everything: bool, since: str | None) -> int:
             ago = now_ms() - milliseconds(since, "--since") if since is not None else 0
             queued = outbox.queue_again(database, ago)
             click.echo(f"{plural(queued, 'request')} to send again, as the same spans.", err=True)
-        done = push(database, Lake(settings.lake_root), destination)
+        told = _Progress(database)
+        done = push(database, Lake(settings.lake_root), destination, told=told)
     _say(done, destination)
     return 1 if done.trouble else 0
 
@@ -60,6 +65,24 @@ def status_command() -> None:
     output().print(aligned(rows))
     if counts.get(outbox.WAITING):
         click.echo("Send them: ondine-dagster traces push", err=True)
+
+
+class _Progress:
+    """Says now and then how many requests wait still: a ledger may hold hours of them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._said = time.monotonic()
+
+    def __call__(self, answer: Answer, seconds: float) -> None:
+        """Take note that there was an answer to a post."""
+        now = time.monotonic()
+        if now < self._said + _EVERY_SECONDS:
+            return
+        self._said = now
+        with self._database.read() as connection:
+            waiting = outbox.waiting(connection)
+        click.echo(f"{plural(waiting, 'request')} to go", err=True)
 
 
 def _ledger(settings: Settings) -> Path:

@@ -166,7 +166,7 @@ def merged(texts: Iterable[str]) -> str:
     """Return several pages as one: each metric once, with the samples of all."""
     lines: dict[str, dict[str, None]] = {}
     group: dict[str, None] = {}
-    for line in (one for text in texts for one in text.splitlines()):
+    for line in (one for text in texts for one in text.split("\n") if one):
         if line.startswith("# HELP "):
             group = lines.setdefault(line.split()[2], {})
         group[line] = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ondine_dagster.engine.transport import tls_context
 from ondine_dagster.llm.retry_after import retry_after_seconds
-from ondine_dagster.observe.destination import HEADERS, PUBLIC_KEY, SECRET_KEY, Destination
+from ondine_dagster.observe.destination import (
+    BASE_URL,
+    ENDPOINT,
+    HEADERS,
+    PUBLIC_KEY,
+    SECRET_KEY,
+    Destination,
+)
 from ondine_dagster.observe.encoding import encode, rejected
 from ondine_dagster.observe.spans import Span
 
@@ -29,14 +37,21 @@ _CONTENT = frozenset({400, 413, 422})  # the host does not take these very spans
 _AGAIN = frozenset({429, 502, 503, 504})
 _GZIP_LEVEL = 1  # attributes are much alike: more gains little
 _MAX_REPLY_BYTES = 2**16
+_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The host took the spans, but for `rejected` of them, of which it says `why`."""
+    """The host took the spans, but for `rejected` of them, of which it has `said` why."""
 
     rejected: int = 0
-    why: str = ""
+    said: str = ""
+
+    @property
+    def why(self) -> str:
+        """Return what the host did, as people read it behind its address."""
+        said = " ".join(self.said.split())[:_LONGEST_REASON]
+        return f"takes only some spans{': ' * bool(said)}{said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,10 @@ class OtlpHttp:
                 return self._understood(reply, _read(reply, until))
         except httpx.TimeoutException:
             return Unavailable(f"no answer within {seconds:.0f} s")
-        except httpx.HTTPError as error:  # its text may hold the address, and no secret
+        except httpx.ConnectError as error:  # the words of the system, before a header is sent
+            said = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+            return Unavailable(f"cannot be reached: {said}")
+        except httpx.HTTPError as error:  # the text of others may hold a header
             return Unavailable(f"cannot be reached: {type(error).__name__}")
 
     def _understood(self, reply: httpx.Response, body: bytes) -> Answer:
@@ -116,12 +134,16 @@ class OtlpHttp:
         said = f"answers {status}"
         if status in _CONTENT:
             return Refused(said)
+        langfuse = self._destination.kind == "langfuse"
         if status in (401, 403):
-            keys = HEADERS
-            if self._destination.kind == "langfuse":
-                keys = f"{PUBLIC_KEY} and {SECRET_KEY}"
+            keys = f"{PUBLIC_KEY} and {SECRET_KEY}" if langfuse else HEADERS
             return Unavailable(f"{said}: see {keys}")
+        if reply.is_redirect or status in (404, 405):
+            what = ", which is not followed" if reply.is_redirect else ""
+            return Unavailable(f"{said}{what}: see {BASE_URL if langfuse else ENDPOINT}")
         after = retry_after_seconds({k.lower(): v for k, v in reply.headers.items()})
+        if after is not None:
+            said = f"{said} and asks to wait for {after:.0f} s"
         return Unavailable(said, soon=status in _AGAIN, after=after)
 
 

@@ -211,7 +211,7 @@ class Pusher:
             self._mark(load, outbox.EXPORTED, done)
             return
         if len(load.requests) == 1:  # perhaps it is the texts: they may be long
-            done.trouble = f"{self._destination.url} {answer.why or 'rejects some spans'}"
+            done.trouble = f"{self._destination.url} {answer.why}"
             taken = _taken(self._post([span._replace(texts={}) for span in spans], left))
             self._mark(load, outbox.EXPORTED if taken else outbox.REFUSED, done)
             return
@@ -228,7 +228,7 @@ class Pusher:
         scrub = self._scrubber_of(load.requests[0].dataset)
         root = root_span(load.requests[0].root, self._words, scrub)
         if not _taken(self._post([root], left)):
-            raise _NotNowError(f"{self._destination.url} {answer.why} to everything")
+            raise _NotNowError(f"{self._destination.url} {answer.why}, even for a single span")
 
     def _mark(self, load: _Load, state: int, done: Pushed) -> None:
         outbox.mark(self._database, load.requests, state)
@@ -243,7 +243,7 @@ class Pusher:
         while roots := self._roots_after(last):
             spans = [root_span(one, self._words, self._scrubber_of(one.dataset)) for one in roots]
             if isinstance(answer := self._post(spans, left), Refused):
-                raise _NotNowError(f"{self._destination.url} {answer.why} to root spans")
+                raise _NotNowError(f"{self._destination.url} {answer.why}, for root spans")
             outbox.mark_roots(self._database, roots)
             last = roots[-1].trace_id
         return bool(last)

@@ -29,7 +29,7 @@ class Undelivered:
     dropped: int
     left: int
     errors: int
-    error: Exception | None
+    error: BaseException | None
 
 
 class Relay(Generic[_T]):
@@ -44,7 +44,7 @@ class Relay(Generic[_T]):
         self._ending = self._left_behind = self._busy = False
         self._lock = threading.Lock()
         self._dropped = self._errors = 0
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -75,7 +75,7 @@ class Relay(Generic[_T]):
             self._busy = True
             try:
                 self._deliver(item)
-            except Exception as error:  # noqa: BLE001 (told once, by whoever closes)
+            except BaseException as error:  # noqa: BLE001 (SystemExit too; told by who closes)
                 self._errors += 1
                 self._error = self._error or error
             finally:

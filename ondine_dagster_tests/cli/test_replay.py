@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from ondine_dagster_tests.cli.typing_person import Person
@@ -18,6 +20,8 @@ def test_all_is_made_again_without_a_provider(person: Person) -> None:
     assert "to replay: 2 partitions, 12 rows; nobody is asked" in again.stderr
     assert person.asks("select * exclude (_position) from notes.results order by all") == before
 
+    shutil.rmtree(person.settings.dagster_home)  # another machine: Dagster has to learn anew
+    (person.folder / "notes.csv").unlink()
     one = person.runs("--replay", "--partition", "rows-00001")
     assert one.exit_code == 0 and "1 partition, 2 rows" in one.stderr
 

@@ -171,7 +171,7 @@ def test_nobody_listens(ledger: Ledger) -> None:
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
     done = push(ledger.database, destination(url))
     assert (done.exported, done.waiting) == (0, 3)
-    assert done.trouble == f"{url}/v1/traces cannot be reached: ConnectError"
+    assert done.trouble == f"{url}/v1/traces cannot be reached: Connection refused"
 
 
 def test_a_black_hole_costs_the_time_that_there_is(ledger: Ledger) -> None:
@@ -219,8 +219,25 @@ def test_a_host_that_takes_nothing_loses_nothing(ledger: Ledger) -> None:
     with TraceHost(Says(400)) as host:
         done = push(ledger.database, destination(host.url))
         assert (done.refused, done.waiting) == (0, 300)
-        assert done.trouble and "answers 400 to everything" in done.trouble
+        assert done.trouble and "answers 400, even for a single span" in done.trouble
         assert len(host.posts) == 2
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (Says(429, retry_after="3600"), "answers 429 and asks to wait for 3600 s"),
+        (Says(404), "answers 404: see OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (Says(302), "answers 302, which is not followed: see OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (Says(rejects=1), "takes only some spans: no room, even for a single span"),
+    ],
+)
+def test_what_a_host_says_is_told_in_a_sentence(ledger: Ledger, says: Says, words: str) -> None:
+    fill(ledger.database, 2)
+    with TraceHost(says) as host:
+        done = push(ledger.database, destination(host.url))
+    assert done.trouble == f"{host.url}/v1/traces {words}"
+    assert done.waiting == 2
 
 
 def test_spans_that_a_host_drops_although_it_says_200_are_found(ledger: Ledger) -> None:

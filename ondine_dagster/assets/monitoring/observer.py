@@ -15,6 +15,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.observe.relay import Relay, Undelivered
 from ondine_dagster.settings import OBSERVER
 from ondine_dagster.spec.providers import is_import_path
+from ondine_dagster.wording import plural
 
 if TYPE_CHECKING:
     from ondine_dagster.assets.shared.pipeline import Pipeline
@@ -44,7 +45,7 @@ def observers_of(pipeline: Pipeline) -> list[Observer]:
 def _made(setting: str, wanted: ObserverClass) -> Observer:
     try:
         return wanted()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"{type(error).__name__}: {error}"
         name = getattr(wanted, "__qualname__", wanted)
         raise OndineError(f"{setting}: {name}() cannot be made: {problem}") from error
@@ -68,8 +69,9 @@ class Observing:
 def _problems(lost: Undelivered) -> list[str]:
     problems = []
     if lost.error is not None:
-        first = f"{type(lost.error).__name__}: {lost.error}"
-        problems.append(f"raised {lost.errors:,} times, first {first}")
+        said = str(lost.error)
+        first = f"{type(lost.error).__name__}{': ' * bool(said)}{said}"
+        problems.append(f"raised at {plural(lost.errors, 'event')}, first {first}")
     if missing := lost.dropped + lost.left:
         problems.append(f"is too slow: {missing:,} events did not reach it")
     return problems

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +22,7 @@ from ondine_dagster.assets.monitoring.run_metrics import RunMetrics
 from ondine_dagster.assets.rows.row_ends import ReadRow, row_ends
 from ondine_dagster.assets.shared.partition_counts import PartitionCounts
 from ondine_dagster.assets.shared.pipeline import Pipeline
-from ondine_dagster.assets.shared.stage import asked_level
+from ondine_dagster.assets.shared.stage import WRITTEN, WriteLine, asked_level
 from ondine_dagster.engine.events import (
     Event,
     Hear,
@@ -36,8 +37,9 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.coverage import reading
 from ondine_dagster.ledger.totals import Spent, spent
 from ondine_dagster.llm.prices import usd
-from ondine_dagster.observe.log_lines import FIELDS, lines_of
+from ondine_dagster.observe.log_lines import FIELDS, Line, lines_of
 from ondine_dagster.observe.relay import END_SECONDS, Relay
+from ondine_dagster.settings import LOG_FORMAT
 from ondine_dagster.wording import plural
 
 # of each error code so many rows are named in the log, unless its level is debug
@@ -47,8 +49,13 @@ ROWS_OF_A_CODE = 5
 class Signals:
     """A context manager round the asking of one step."""
 
-    def __init__(self, context: dg.AssetExecutionContext, pipeline: Pipeline) -> None:
-        """Raises OndineError for a level that is none."""
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        pipeline: Pipeline,
+        write: WriteLine | None = None,
+    ) -> None:
+        """`write` takes lines beside Dagster's log. Raises OndineError for a level that is none."""
         self._log = context.log
         self._run_id = context.run.run_id
         self._name = pipeline.name
@@ -60,7 +67,9 @@ class Signals:
         self._ledger = pipeline.settings().ledger_path
         self._metrics = RunMetrics(pipeline.name, pipeline.settings().data_dir)
         self._observing = [Observing(one) for one in observers_of(pipeline)]
-        self._lines = Relay[Event](self._write, "row log")
+        # Dagster's log takes some tens or hundreds of lines a second: others do not wait for it
+        self._aside = None if write is None else Relay(partial(self._lines_to, write), "row lines")
+        self._lines = Relay(partial(self._lines_to, self._write), "row log")
 
     @property
     def hear(self) -> Hear | None:
@@ -69,8 +78,13 @@ class Signals:
 
     def _tell(self, event: Event) -> None:
         if self._debug:
-            self._lines.put(event)
+            self._put(event)
         self._observe(event)
+
+    def _put(self, event: Event) -> None:
+        self._lines.put(event)
+        if self._aside is not None:
+            self._aside.put(event)
 
     def _observe(self, event: Event) -> None:
         for one in self._observing:
@@ -94,7 +108,7 @@ class Signals:
         for event in row_ends(self._run_id, self._name, partition, keys, read, all_rows=everything):
             self._observe(event)
             if self._debug or (event.code is not None and self._is_one_of_few(event)):
-                self._lines.put(event)
+                self._put(event)
 
     def partition(self, partition: str, counts: PartitionCounts) -> None:
         """Take in a partition whose files are written."""
@@ -124,10 +138,14 @@ class Signals:
         self._told[event.code] += 1
         return self._told[event.code] <= ROWS_OF_A_CODE
 
-    def _write(self, event: Event) -> None:
+    def _lines_to(self, write: WriteLine, event: Event) -> None:
         for line in lines_of(event, self._scrub):
             if line.level >= self._level:
-                self._log.log(line.level, line.text, extra={FIELDS: line.fields})
+                write(line)
+
+    def _write(self, line: Line) -> None:
+        written = {} if self._aside is None else {WRITTEN: True}
+        self._log.log(line.level, line.text, extra={FIELDS: line.fields, **written})
 
     def __enter__(self) -> Self:
         return self
@@ -141,15 +159,20 @@ class Signals:
         self._write_metrics(success=error is None)
         interrupted = error is not None and not isinstance(error, Exception)
         self._end_observing(error, 0 if interrupted else END_SECONDS)
+        aside = self._aside.close(END_SECONDS) if self._aside is not None else None
         lost = self._lines.close(0 if interrupted else END_SECONDS)
         for code, count in self._told.items():
             if count > ROWS_OF_A_CODE:
                 more = plural(count - ROWS_OF_A_CODE, "more row")
                 self._log.info(f"{self._name}: {more} rejected: {code}. See rejected_rows.")
-        if lost.dropped or lost.left:
+        if missing := lost.dropped + lost.left:
+            elsewhere = f" With {LOG_FORMAT}=json standard error has them."
+            if aside is not None:
+                gone = aside.dropped + aside.left
+                elsewhere = f" Standard error has {f'all but {gone:,}' if gone else 'all'} of them."
             self._log.warning(
-                f"{self._name}: the log is slow, and {lost.dropped + lost.left:,} lines about rows "
-                "are not in it."
+                f"{self._name}: Dagster's log is slow, and {missing:,} lines about rows are not in "
+                f"it.{elsewhere}"
             )
         if lost.error is not None and error is None:  # a bug of ours, or of a logger
             raise lost.error
@@ -169,7 +192,7 @@ class Signals:
         until = time.monotonic() + seconds  # for all of them together
         for one in self._observing:
             if problem := one.close(max(0, until - time.monotonic())):
-                self._log.warning(f"{self._name}: {problem}")
+                self._log.warning(f"{self._name}: {self._scrub(problem)}")
 
     def _write_metrics(self, *, success: bool) -> None:
         """Leave the numbers of the run for Prometheus; that they cannot be left fails no run."""

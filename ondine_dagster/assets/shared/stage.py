@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import dagster as dg
@@ -16,11 +16,14 @@ import dagster as dg
 from ondine_dagster.assets.shared.events import readable_failures
 from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.errors import OndineError
-from ondine_dagster.observe.log_lines import JsonFormatter
+from ondine_dagster.observe.log_lines import FIELDS, JsonFormatter, Line
 from ondine_dagster.observe.relay import END_SECONDS, Relay
 from ondine_dagster.settings import LOG_FORMAT, LOG_LEVEL, Settings
 
 LOG_LEVEL_TAG = "ondine/log_level"
+# of a record: its line went to standard error by itself, as Dagster's log is slower
+WRITTEN = "ondine_written"
+WriteLine = Callable[[Line], None]
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -28,11 +31,17 @@ _LEVELS = {
     "error": logging.ERROR,
 }
 _PACKAGE = "ondine_dagster"
+_ROWS = f"{_PACKAGE}.rows"
+# what an interrupted run waits for lines that are on their way
+_INTERRUPTED_SECONDS = 0.5
 
 
 @contextmanager
-def stage(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[None]:
-    """Run a stage within the block. Raises dg.Failure where a person can mend what is wrong."""
+def stage(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[WriteLine | None]:
+    """Run a stage within the block. Raises dg.Failure where a person can mend what is wrong.
+
+    Yields what writes a line to standard error at once, None where lines are not JSON.
+    """
     with readable_failures():
         settings = pipeline.settings()
         level = asked_level(settings, context.run.tags)
@@ -40,10 +49,10 @@ def stage(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[Non
             context.log.setLevel(level)  # Dagster's own events are logged whatever the level
         fields = {"run_id": context.run.run_id, "dataset": pipeline.name}
         if not wants_json(settings):
-            yield
+            yield None
             return
-        with _as_json(context.log, fields, level or logging.INFO):
-            yield
+        with _as_json(context.log, fields, level or logging.INFO) as write:
+            yield write
 
 
 def asked_level(settings: Settings, tags: Mapping[str, str]) -> int | None:
@@ -70,17 +79,23 @@ def wants_json(settings: Settings) -> bool:
 
 
 @contextmanager
-def _as_json(log: logging.Logger, fields: Mapping[str, str], level: int) -> Iterator[None]:
+def _as_json(log: logging.Logger, fields: Mapping[str, str], level: int) -> Iterator[WriteLine]:
     """Write what `log` and the package log to standard error, as JSON, within the block."""
     relay = Relay[str](_write, "json log")
     handler = _Lines(relay, level)
     handler.setFormatter(JsonFormatter(**fields))
+
+    def write(line: Line) -> None:
+        record = logging.LogRecord(_ROWS, line.level, "", 0, line.text, None, None)
+        setattr(record, FIELDS, line.fields)
+        handler.handle(record)
+
     loggers = (log, logging.getLogger(_PACKAGE))
     for logger in loggers:
         logger.addHandler(handler)
-    seconds = 0.0  # where the run is interrupted
+    seconds = _INTERRUPTED_SECONDS
     try:
-        yield
+        yield write
         seconds = END_SECONDS
     except Exception:
         seconds = END_SECONDS
@@ -99,12 +114,13 @@ def _write(line: str) -> None:
 
 
 class _Lines(logging.Handler):
-    """Hands lines on to who writes them; Dagster's own events are left out."""
+    """Hands lines on to who writes them, but for Dagster's own events and what is written."""
 
     def __init__(self, relay: Relay[str], level: int) -> None:
         super().__init__(level)
         self._relay = relay
 
     def emit(self, record: logging.LogRecord) -> None:
-        if (getattr(record, "dagster_meta", None) or {}).get("dagster_event") is None:
+        event = (getattr(record, "dagster_meta", None) or {}).get("dagster_event")
+        if event is None and not hasattr(record, WRITTEN):
             self._relay.put(self.format(record))

@@ -44,6 +44,10 @@ class Raises:
     def on_event(self, event):
         raise ValueError("mine")
 
+class Leaves:
+    def on_event(self, event):
+        raise SystemExit("anna@example.com")
+
 class Hangs:
     def on_event(self, event):
         gate.wait()
@@ -53,6 +57,10 @@ class CannotBeMade:
         raise RuntimeError("no")
     def on_event(self, event):
         pass
+
+class LeavesAtOnce(Raises):
+    def __init__(self):
+        raise SystemExit(3)
 
 class Deaf:
     pass
@@ -129,7 +137,8 @@ def test_an_observer_that_is_declared_and_one_of_all_datasets_hear_of_everything
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("Raises", "raised 13 times, first ValueError: mine"),
+        ("Raises", "raised at 13 events, first ValueError: mine"),
+        ("Leaves", "raised at 13 events, first SystemExit: [EMAIL]"),
         ("Hangs", "is too slow: 13 events did not reach it"),
     ],
 )
@@ -182,6 +191,9 @@ def test_an_observer_that_both_name_is_told_once_and_one_that_cannot_be_made_is_
     assert [type(one).__name__ for one in observers_of(bench.pipeline)] == ["Good"]
     observe(monkeypatch, "CannotBeMade")
     with pytest.raises(OndineError, match=r"CannotBeMade\(\) cannot be made: RuntimeError: no"):
+        observers_of(bench.pipeline)
+    observe(monkeypatch, "LeavesAtOnce")
+    with pytest.raises(OndineError, match=r"LeavesAtOnce\(\) cannot be made: SystemExit: 3"):
         observers_of(bench.pipeline)
     monkeypatch.setenv("ONDINE_OBSERVER", "Good")
     with pytest.raises(OndineError, match="must be module and class, as my_module:MyObserver"):

@@ -8,10 +8,12 @@ import sys
 import threading
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from ondine_dagster.assets.monitoring import signals
 from ondine_dagster.assets.shared import stage
+from ondine_dagster.observe.log_lines import FIELDS
 from ondine_dagster.simulator import Simulator
 from ondine_dagster_tests.workbench import REJECTED, RESULTS, Bench, MakeBench, numbered
 
@@ -90,6 +92,33 @@ def test_a_level_that_does_not_exist_is_refused_before_anything_is_paid(
     with pytest.raises(Exception, match="ondine/log_level is 'loud'; it must be one of debug"):
         bench.run(tags={_TAG: "loud"})
     assert simulator.bill.totals.charged == 0
+
+
+@pytest.mark.behaviour("A-25")
+def test_lines_as_json_do_not_wait_for_dagsters_log(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONDINE_LOG_FORMAT", "json")
+    monkeypatch.setenv("ONDINE_LOG_LEVEL", "debug")
+    monkeypatch.setattr(signals, "END_SECONDS", 1.0)
+    gate, log = threading.Event(), dg.DagsterLogManager.log
+
+    def stuck(self: dg.DagsterLogManager, level: int, msg: object, **rest: Any) -> None:
+        if "row_key" in rest.get("extra", {}).get(FIELDS, {}):
+            gate.wait()
+        log(self, level, msg, **rest)
+
+    bench = make_bench(numbered(30))
+    bench.snapshot()
+    with monkeypatch.context() as patch:
+        patch.setattr(dg.DagsterLogManager, "log", stuck)
+        run = bench.run()
+        gate.set()
+    lines = [one for one in json_lines(capsys.readouterr().err) if "row_key" in one]
+    assert len({(one["row_key"], one["event"]) for one in lines}) == len(lines) == 3 * 30
+    assert {one["run_id"] for one in lines} == {run.run_id}
+    (said,) = [one for one in messages(bench, run.run_id) if "log is slow" in one]
+    assert said.endswith("lines about rows are not in it. Standard error has all of them.")
 
 
 class _Stuck(io.StringIO):
