@@ -128,5 +128,7 @@ def _remove_unless_locked(temporary: Path) -> None:
         with open(temporary, "rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             temporary.unlink(missing_ok=True)
+            # what DuckDB keeps beside a scratch file
+            temporary.with_name(f"{temporary.name}.wal").unlink(missing_ok=True)
     except (BlockingIOError, FileNotFoundError):
         pass  # its writer lives, or has just finished

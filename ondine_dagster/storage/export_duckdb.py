@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,11 @@ from ondine_dagster.storage.export_file import ExportFile
 from ondine_dagster.storage.export_table import STAGING, Changes, TableSink
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
+
+_PATIENCE_SECONDS = 30.0
+_PAUSE_SECONDS = 0.05
 
 
 class DuckDBFile(ExportFile):
@@ -67,13 +72,11 @@ class DuckDBTable(TableSink):
     def __init__(
         self, path: Path, table: str, schema: pa.Schema, mode: Mode, key: Sequence[str]
     ) -> None:
-        """Open the file; raises OndineError where it cannot be written or is in use."""
-        import duckdb
-
+        """Open the file; raises OndineError where it cannot be written, or is in use for long."""
         super().__init__(str(path), table, mode, key)
         self._schema = _storable(schema)
         with self._readable_errors():
-            self._connection = duckdb.connect(str(path))
+            self._connection = _connected(path)
         try:
             self.run("BEGIN")
             self._connection.register("rows", self._schema.empty_table())
@@ -122,7 +125,26 @@ class DuckDBTable(TableSink):
         try:
             yield
         except duckdb.Error as error:
-            raise OndineError(f"{self.shown}: {' '.join(str(error).split())}") from None
+            advice = " Close the program that has the file open." if _is_in_use(error) else ""
+            raise OndineError(f"{self.shown}: {' '.join(str(error).split())}{advice}") from None
+
+
+def _connected(path: Path) -> duckdb.DuckDBPyConnection:
+    """Open a file that one process at a time may write: another export is waited for."""
+    import duckdb
+
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(path))
+        except duckdb.Error as error:
+            if not _is_in_use(error) or time.monotonic() > until:
+                raise
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _is_in_use(error: Exception) -> bool:
+    return "Conflicting lock" in str(error)
 
 
 def _storable(schema: pa.Schema) -> pa.Schema:

@@ -8,6 +8,8 @@ import json
 import math
 import os
 import random
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -282,6 +284,29 @@ def test_duckdb_keeps_every_row_with_its_type(lake: Lake, tmp_path: Path) -> Non
     assert row[5:7] == (["x", None], b"\xff")
     assert empty == (*[None] * source.num_columns, "ok")
     assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+import pyarrow as pa
+from ondine_dagster.storage.export_formats import open_format
+rows = pa.table({"x": ["x" * 1000] * 1000})
+file = open_format(Path(sys.argv[1]), rows.schema)
+file.write(rows)
+os._exit(9)
+"""
+
+
+def test_what_a_killed_export_leaves_behind_goes_with_the_next(lake: Lake, tmp_path: Path) -> None:
+    answer_all(lake, snap(lake, tmp_path, "0"))
+    out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run([sys.executable, "-c", _KILLED, str(out / "x.duckdb")], check=False)
+    left = sorted(name.split(".", 4)[-1] for name in os.listdir(out))
+    assert left == ["scratch.tmp", "scratch.tmp.wal", "tmp"]
+    export(lake, "reviews", out / "x.duckdb")
+    assert os.listdir(out) == ["x.duckdb"]
 
 
 def test_lineage_is_added_on_request(lake: Lake, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +21,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.spec.database_url import DatabaseUrl
 from ondine_dagster.spec.export import Mode
 from ondine_dagster.storage import export as export_module
+from ondine_dagster.storage import export_duckdb
 from ondine_dagster.storage.export import ExportResult, Table, export
 from ondine_dagster.storage.export_table import Changes
 from ondine_dagster.storage.lake import Lake
@@ -327,6 +330,30 @@ def test_a_file_in_use_is_told(lake: Lake, tmp_path: Path, duck: Place) -> None:
     (tmp_path / "out.duckdb").write_text("no database")
     with pytest.raises(OndineError, match=r"out\.duckdb"):
         export(lake, "reviews", duck.table())
+
+
+# holds a file of DuckDB open until its input ends
+_HOLDER = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); sys.stdin.read()"
+
+
+def test_a_file_that_another_process_has_open_is_waited_for(
+    lake: Lake, tmp_path: Path, duck: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled(lake, tmp_path, {"1": "a"})
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(duck.file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdin is not None and holder.stdout is not None
+    with holder:
+        holder.stdout.readline()
+        monkeypatch.setattr(export_duckdb, "_PATIENCE_SECONDS", 0)
+        with pytest.raises(OndineError, match="Close the program that has the file open"):
+            export(lake, "reviews", duck.table())
+        monkeypatch.setattr(export_duckdb, "_PATIENCE_SECONDS", 60)
+        monkeypatch.setattr(export_duckdb.time, "sleep", lambda _: holder.stdin.close())
+        assert exported(lake, duck.table()) == (1, 0, 0)
 
 
 def test_the_result_says_what_changed(lake: Lake, tmp_path: Path, duck: Place) -> None:
