@@ -335,7 +335,7 @@ class Traffic:
         if self._breaker.open:
             left = math.ceil(self._breaker.cooling_for(now))
             trying = self._breaker.trying or not left
-            return f"the provider is out, {'trying it now' if trying else f'next try in {left} s'}"
+            return f"the provider is down, {'trying it now' if trying else f'next try in {left} s'}"
         if now < self._resume_at:
             return f"paused for {math.ceil(self._resume_at - now)} s, as the provider asked"
         return None
@@ -346,9 +346,9 @@ class Traffic:
         recent = state.recent or ""
         last = self._last_failure.message.rstrip(".") if self._last_failure else "not seen here"
         return (
-            f"{self._key.endpoint} ({self._key.model_family}) is out since {since:%H:%M:%S} UTC: "
-            f"{recent.count(FAILED)} of the last {len(recent)} requests failed, the last one: "
-            f"{last}. The next run asks the rest"
+            f"{self._key.endpoint} ({self._key.model_family}) has been down since "
+            f"{since:%H:%M:%S} UTC: {recent.count(FAILED)} of the last {len(recent)} requests "
+            f"failed, the last one: {last}. The next run asks the rest"
         )
 
     def _violation(self) -> str:

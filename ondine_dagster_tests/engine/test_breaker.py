@@ -44,7 +44,7 @@ def test_while_the_provider_is_out_one_probe_of_one_engine_goes_per_cooldown(
         for gap, cooldown in zip(gaps, [2, 4, 8, 16, 30, 30], strict=True):
             assert cooldown <= gap <= cooldown + 1.0
         assert engines[1].progress.waiting_for is not None
-        assert "the provider is out, next try in " in engines[1].progress.waiting_for
+        assert "the provider is down, next try in " in engines[1].progress.waiting_for
         for one in engines:
             one.stop.set(INTERRUPTED)
         await asyncio.gather(*tasks)
@@ -153,7 +153,7 @@ def test_an_outage_for_longer_than_declared_stops_the_run_and_says_why(ledger: L
         assert reason is not None
         assert (reason.error_class, reason.code) == (ErrorClass.TRANSIENT, ErrorCode.BREAKER_OPEN)
         assert re.fullmatch(
-            rf"{KEY.endpoint} \(m\) is out since 08:00:00 UTC: 1\d of the last 1\d requests "
+            rf"{KEY.endpoint} \(m\) has been down since 08:00:00 UTC: 1\d of the last 1\d requests "
             r"failed, the last one: the reason: server_error\. The next run asks the rest",
             reason.message,
         )

@@ -137,7 +137,7 @@ def test_after_the_longest_outage_the_rest_waits_and_the_next_run_pays_only_for_
     stopped = background.engine.stopped
     assert stopped is not None
     assert stopped.code is ErrorCode.BREAKER_OPEN
-    assert "is out since" in stopped.message
+    assert "has been down since" in stopped.message
     ends = Counter(row.outcome for row in background.rows)
     assert ends.keys() == {Outcome.ANSWERED, Outcome.NOT_ATTEMPTED}
     codes = {row.code for row in background.rows if row.outcome is Outcome.NOT_ATTEMPTED}
@@ -192,7 +192,7 @@ def out_of_money(harness: Harness, simulator: Simulator) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("held_up", "said", "sent"),
     [
-        (out, "the provider is out", 10),
+        (out, "the provider is down", 10),
         (paused, "paused for", 1),
         (paced, "keeping to limits.requests_per_minute", 1),
         (out_of_money, "wait for money", 2),
@@ -242,7 +242,7 @@ def test_a_partition_waits_for_the_next_run_when_the_provider_stays_out(
     assert {row["_error_code"] for row in bench.rows(REJECTED)} == {"breaker_open"}
     (failure,) = (event for event in result.all_events if event.is_step_failure)
     said = str(failure.step_failure_data)
-    assert "is out since" in said
+    assert "has been down since" in said
     assert "30 row(s) wait for another run" in said
     simulator.recover()
     assert len(bench.run_missing()) == 3
