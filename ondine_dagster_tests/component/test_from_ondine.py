@@ -326,6 +326,57 @@ def test_of_a_key_that_is_refused_only_the_reason_is_told(tmp_path: Path) -> Non
     assert "must be an amount in USD" in remark.text
 
 
+@pytest.mark.parametrize(
+    ("keys", "key", "says", "gone"),
+    [
+        ({"output.destination_path": "o.json"}, "output.destination_path", "must end in", "export"),
+        (
+            {"prompt.few_shot_examples": [{"input": "a", "output": "b"}, "c", {"input": 3}]},
+            "prompt.few_shot_examples",
+            "must be",
+            "prompt.examples",
+        ),
+        ({"prompt.batch_size": 5000}, "prompt.batch_size", "1 to 1000", "batching"),
+        (
+            {"prompt.response_format": "regex", "prompt.regex_patterns": ["a"]},
+            "prompt.regex_patterns",
+            "must be a mapping",
+            "output",
+        ),
+    ],
+)
+def test_what_is_refused_is_left_out_whole_and_nothing_else(
+    tmp_path: Path, keys: dict[str, Any], key: str, says: str, gone: str
+) -> None:
+    one = converted(tmp_path, with_keys(keys))
+    assert says in told(one, key)
+    with pytest.raises(KeyError):
+        at(one.attributes, gone)
+    assert one.attributes["prompt"]["template"] == "Review: {{ review }}"
+
+
+def test_one_name_may_stand_in_the_place_of_a_list(tmp_path: Path) -> None:
+    one = converted(tmp_path, with_keys({"dataset.output_columns": "mood"}))
+    assert one.attributes["output"] == {"column": "mood"}
+
+
+def test_a_column_with_any_name_is_one_in_the_template(tmp_path: Path) -> None:
+    columns = ["Review Text", "Unit-Price"]
+    keys = {
+        "dataset.input_columns": columns,
+        "prompt.template": "{Review Text}: {Unit-Price:.2f}",
+    }
+    template = converted(tmp_path, with_keys(keys)).attributes["prompt"]["template"]
+    row = {"Review Text": "fine", "Unit-Price": "1.5"}
+    assert rendered(template, row) == "fine: 1.50"
+
+
+def test_a_template_without_a_column_is_told(tmp_path: Path) -> None:
+    one = converted(tmp_path, with_keys({"prompt.template": 'Say {"a": "b"}'}))
+    assert "names no column" in told(one, "prompt.template")
+    assert "names no column" not in told(converted(tmp_path, SMALLEST), "prompt.template")
+
+
 def test_a_key_that_stands_in_the_file_is_shown_nowhere(tmp_path: Path) -> None:
     one = converted(tmp_path, with_keys({"llm.api_key": "sk-canary-0815"}))
     assert "canary" not in str(one)
@@ -380,11 +431,18 @@ def test_a_dataframe_gets_the_name_of_a_file_to_be_written(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["[1, 2]", "name: x\n", "dataset: {source_type: csv, source_path: a.csv}\n"]
+    ("text", "says"),
+    [
+        ("[1, 2]", ""),
+        ("name: x\n", ""),
+        ("dataset: {source_type: csv, source_path: a.csv}\n", ""),
+        ("dataset: {source_path: a.csv}\nprompt: text\n", ":2: `prompt` must be a mapping"),
+        ("dataset: {source_path: a.csv}\nprompt: {template: '{% if a %}'}\n", ":2: .*no valid"),
+    ],
 )
-def test_what_is_no_configuration_of_ondine_is_told(tmp_path: Path, text: str) -> None:
+def test_what_is_no_configuration_of_ondine_is_told(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "ondine.yaml").write_text(text)
-    with pytest.raises(OndineError, match=r"ondine\.yaml"):
+    with pytest.raises(OndineError, match=rf"ondine\.yaml{says}"):
         convert(tmp_path / "ondine.yaml", "labels")
 
 

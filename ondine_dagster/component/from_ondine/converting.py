@@ -31,7 +31,7 @@ from ondine_dagster.spec import Dataset, format_errors
 from ondine_dagster.spec.problems import Location, dotted
 
 _VARIABLE = re.compile(r"\{\{ env\('\w+'\) \}\}")
-_ROUNDS = 20
+_ROUNDS = 100
 # our settings whose origin in Ondine has another name, for remarks
 _ORIGINS = {
     "when": "dataset.filters",
@@ -88,6 +88,7 @@ def convert_one(
     }
     attributes = {key: value for key, value in built.items() if value not in ({}, None)}
     _take_out_what_is_refused(attributes, original)
+    attributes = {key: value for key, value in attributes.items() if value != {}}
     return Converted(attributes, original.all_remarks())
 
 
@@ -105,35 +106,39 @@ def _current_names(original: Original) -> None:
 
 
 def _take_out_what_is_refused(attributes: dict[str, Any], original: Original) -> None:
+    reasons: dict[str | int, str] = {}  # by section, the first
     for _ in range(_ROUNDS):
         try:
             Dataset.model_validate(_stand_ins(attributes))
             return
         except ValidationError as error:
-            problems = format_errors(error)
-        for problem in problems:
-            location = problem.location
-            origin = _origin(original, location)
-            if not _remove(attributes, location):
-                line = original.line(origin)
-                place = f"{original.path}:{line}" if line else str(original.path)
-                raise OndineError(f"{place}: {origin}: {problem.message}")
-            original.refused(origin, problem.message)
+            problem = format_errors(error)[0]  # the others may be gone with it
+        location, origin = problem.location, _origin(original, problem.location)
+        line = original.line(origin)
+        place = f"{original.path}:{line}" if line else str(original.path)
+        # what cannot be left out is missing in the end: the reason is why it was taken out
+        reason = reasons.setdefault(location[0], f"{place}: {origin}: {problem.message}")
+        if not _remove(attributes, location):
+            raise OndineError(reason)
+        original.refused(origin, problem.message)
     raise OndineError(f"{original.path} could not be turned into a declaration.")
 
 
 def _remove(attributes: dict[str, Any], location: Location) -> bool:
     """Take the setting out of its section; return whether that could help."""
-    section: Any = attributes
-    for step in location[:-1]:
-        inside = isinstance(section, dict) and step in section
-        inside = inside or (isinstance(section, list) and isinstance(step, int))
-        if not inside:
-            return False
-        section = section[step]
-    if not isinstance(section, dict) or location[-1] not in section:
-        return _remove(attributes, location[:-1]) if len(location) > 1 else False
-    del section[location[-1]]
+    held: Any = attributes
+    innermost: tuple[dict[str, Any], str] | None = None
+    for step in location:
+        if isinstance(held, dict) and isinstance(step, str) and step in held:
+            innermost, held = (held, step), held[step]
+        elif isinstance(held, list) and isinstance(step, int) and step < len(held):
+            held = held[step]
+        elif step != 0:  # which is also what stands there alone, in the place of a list
+            break
+    if innermost is None:
+        return False
+    section, name = innermost
+    del section[name]
     return True
 
 

@@ -13,6 +13,8 @@ from ondine_dagster.errors import OndineError
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
+_SECTIONS = {"dataset", "data", "prompt", "llm", "processing", "output", "composition"}
+
 
 @dataclass(frozen=True, slots=True)
 class Remark:
@@ -47,6 +49,19 @@ class Original:
         self._taken.add(key)
         found = self._found(key)
         return default if found is None else found
+
+    def names(self, key: str) -> list[str]:
+        """Return the names that a dotted key lists, or the only one."""
+        found = self.take(key, [])
+        return [str(one) for one in found] if isinstance(found, list) else [str(found)]
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """Return the mapping under a dotted key; another thing is told and left out."""
+        found = self.take(key, {})
+        if isinstance(found, Mapping):
+            return found
+        self.left_out(key, "must be a mapping, as Ondine wants it too")
+        return {}
 
     def left_out(self, key: str, why: str) -> None:
         """Say that this key is not carried over, where it is declared."""
@@ -106,7 +121,12 @@ def read_original(path: Path) -> Original:
         raise OndineError(
             f"{path} is no configuration of Ondine: it has neither `dataset` nor `composition`."
         )
-    return Original(path, values, documents[0])
+    original = Original(path, values, documents[0])
+    for name, section in values.items():
+        if name in _SECTIONS and not isinstance(section, Mapping | None):
+            place = f"{path}:{original.line(name)}"
+            raise OndineError(f"{place}: `{name}` must be a mapping with keys of its own.")
+    return original
 
 
 def variables(text: Any) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ondine_dagster.component.from_ondine.original import Original, variables, with_variables
 from ondine_dagster.component.from_ondine.patterns import one_pattern
-from ondine_dagster.component.from_ondine.templates import as_jinja
+from ondine_dagster.component.from_ondine.templates import as_jinja, names_columns
 from ondine_dagster.spec.templates import style_of
 
 # Ondine's default for preprocessing_max_length, in characters
@@ -90,7 +90,9 @@ def prompt_section(original: Original) -> dict[str, Any]:
                 f"Ondine puts the environment variable {', '.join(named)} into it, here "
                 f"${{{named[0]}}} is text: write the value itself",
             )
-    prompt["template"] = as_jinja(template, use_jinja)
+    prompt["template"] = as_jinja(template, use_jinja, original.names("dataset.input_columns"))
+    if template and not names_columns(prompt["template"]):
+        original.means("prompt.template", "names no column: every row is asked the same question")
     if _reads_as_plain(prompt.values()):
         prompt["style"] = "jinja"
     if examples := original.take("prompt.few_shot_examples"):
@@ -130,8 +132,8 @@ def _cleaning(original: Original) -> dict[str, Any]:
         "truncate_tokens": max(int(longest or _LONGEST) // _BYTES_PER_TOKEN, 1),
         "marker": "...",
     }
-    columns = original.take("dataset.input_columns", [])
-    return {"clean": {str(column): dict(clean) for column in columns}}
+    columns = original.names("dataset.input_columns")
+    return {"clean": {column: dict(clean) for column in columns}}
 
 
 def _reads_as_plain(texts: Iterable[str]) -> bool:
@@ -151,9 +153,9 @@ def _verbatim(text: str) -> str:
 
 def output_section(original: Original) -> dict[str, Any]:
     """Return our `output`: fields, or the column of a plain text."""
-    columns = original.take("dataset.output_columns", [])
+    columns = original.names("dataset.output_columns")
     how = original.take("prompt.response_format", "raw")
-    names = original.take("prompt.json_fields", [])
+    names = original.names("prompt.json_fields")
     if names and set(names) != set(columns):
         original.left_out("prompt.json_fields", "Ondine goes by dataset.output_columns, as here")
     if how == "regex":
@@ -167,12 +169,14 @@ def output_section(original: Original) -> dict[str, Any]:
         "every field is text here, and rows with another answer are rejected: give it a type, "
         "allowed values or bounds in `output.fields`",
     )
-    return {"fields": {str(name): {"type": "string"} for name in columns}}
+    return {"fields": {name: {"type": "string"} for name in columns}}
 
 
 def _pattern(original: Original) -> dict[str, Any]:
-    patterns = original.take("prompt.regex_patterns", {})
-    pattern = one_pattern({str(name): str(text) for name, text in patterns.items()} or {"": ""})
+    patterns = original.mapping("prompt.regex_patterns")
+    if not patterns:
+        return {}
+    pattern = one_pattern({str(name): str(text) for name, text in patterns.items()})
     if pattern is None:
         original.left_out(
             "prompt.regex_patterns",
@@ -189,7 +193,7 @@ def _pattern(original: Original) -> dict[str, Any]:
 
 def condition(original: Original) -> str | None:
     """Return our `when` for Ondine's filters: which rows are asked."""
-    filters = original.take("dataset.filters", {})
+    filters = original.mapping("dataset.filters")
     if not filters:
         return None
     original.means(
