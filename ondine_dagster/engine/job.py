@@ -17,6 +17,7 @@ from ondine_dagster.engine.rows import (
 from ondine_dagster.ledger.clock import now_ms
 from ondine_dagster.ledger.records import AttemptKind
 from ondine_dagster.llm.packing import packable
+from ondine_dagster.privacy.scrubbing import beginning
 
 # so many requests for a pack may time out before its questions are asked alone
 _TIMEOUTS = 2
@@ -70,7 +71,7 @@ class Job:
         """Remember what went wrong, for whoever looks at the row if it is rejected in the end."""
         if self.events is None:
             self.events = deque(maxlen=MOST_EVENTS)
-        said = message[:LONGEST_MESSAGE] if message else None
+        said = beginning(message, LONGEST_MESSAGE) if message else None
         self.events.append(RowEvent(now_ms(), event, self.attempts, code, said, self.latency_ms))
 
     def goes_with(self) -> Company | None:

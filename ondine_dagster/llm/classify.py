@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster.llm.rate_headers import used_up_for
 from ondine_dagster.llm.retry_after import number, retry_after_seconds
+from ondine_dagster.privacy.scrubbing import beginning
 
 Decision = tuple[ErrorClass, ErrorCode]
 
@@ -188,7 +189,7 @@ def classify_error(
     error_class, code = _decide(status, known, wait)
     refused = status >= 400 and error is not None
     text = _one_line(body.decode("utf-8", "replace")) if error is None else _message(error)
-    told = f"HTTP {status}: {text[:_MESSAGE_LENGTH] or '(empty body)'}"
+    told = f"HTTP {status}: {beginning(text, _MESSAGE_LENGTH) or '(empty body)'}"
     return Failure(
         error_class=error_class,
         code=code,
@@ -222,7 +223,7 @@ def failure_inside(
         return None
     wait = _wait(status, headers, error)
     error_class, code = _decide(status, error, wait)
-    message = f"HTTP 200 with error {status}: {_message(error)[:_MESSAGE_LENGTH]}"
+    message = f"HTTP 200 with error {status}: {beginning(_message(error), _MESSAGE_LENGTH)}"
     message += _remedy(code, error, key)
     return Failure(error_class, code, message, Evidence.RECEIVED, wait)
 
@@ -366,4 +367,4 @@ def _remedy(code: ErrorCode, error: Mapping[str, Any], variable: str | None) -> 
 
 
 def _short(text: object) -> str:
-    return _one_line(str(text))[:120]
+    return beginning(_one_line(str(text)), 120)

@@ -9,6 +9,7 @@ from jinja2 import meta
 
 from ondine_dagster.llm.errors import ErrorCode
 from ondine_dagster.llm.prompt import TEMPLATE_ERRORS, RenderError
+from ondine_dagster.llm.rejection import shown
 from ondine_dagster.spec.condition import expression_environment, parsed_expression
 from ondine_dagster.spec.templates import ROW
 
@@ -38,7 +39,7 @@ class RowCondition:
             found = self._holds({ROW: row, **row})
             if found is None or isinstance(found, bool):
                 return bool(found)
-            problem = f"it is {str(found)[:80]!r}, and must be true or false"
+            problem = f"it is {shown(str(found))}, and must be true or false"
         except TEMPLATE_ERRORS as error:
             problem = f"{type(error).__name__}: {error}"
         return RenderError(ErrorCode.CONDITION_FAILED, f"`when` cannot be told: {problem}")

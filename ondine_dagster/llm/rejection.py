@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Never
 
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
+from ondine_dagster.privacy.scrubbing import beginning
 
 _LONGEST_VALUE = 80
+_NOT_PRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +37,24 @@ def reject(
     raise Rejected(Rejection(code, message, error_class))
 
 
+class _Shown(reprlib.Repr):
+    """Does not follow deep nesting. Texts are whole: half a value would not be found in them."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        """Return a text on one line without escapes: `\\n4111` begins like a word."""
+        line = " ".join(x[: 10 * _LONGEST_VALUE].split())
+        return repr("".join(one if one.isprintable() else _NOT_PRINTABLE for one in line))
+
+
+_SHOWN = _Shown()
+
+
 def shown(value: Any) -> str:
     """Return a value of an answer for a message: short, on one line, in printable characters."""
-    if isinstance(value, list | dict):
-        text = reprlib.repr(value)  # does not follow deep nesting
-    else:
-        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    return beginning(_SHOWN.repr(value), _LONGEST_VALUE)
 
 
 def printable(text: str, longest: int = 500) -> str:
     """Return what somebody else's code says, as it may stand in a message of ours."""
     told = " ".join(text.encode("utf-8", "replace").decode().split())
-    return told if len(told) <= longest else told[: longest - 3] + "..."
+    return beginning(told, longest)

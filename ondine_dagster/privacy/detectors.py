@@ -21,7 +21,7 @@ from ondine_dagster.privacy.surroundings import ENDS, STARTS
 
 # raised whenever a detector finds something else: placeholders have other numbers then, and nobody
 # may put one value in the place of another; older prompts count as those of another declaration
-VERSION = 2
+VERSION = 3
 Kind = Literal["secret", "email", "iban", "card", "ssn", "ip", "phone"]
 # in the order in which they are looked for: what one has found is not looked at by the next
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -45,6 +45,15 @@ _start = attrgetter("start")
 # for it once takes a tenth of the time
 _NUMBERS = frozenset({"iban", "card", "ssn", "phone"})
 _SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
+# what word processors, web pages and wide keyboards put in the place of plain characters
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("\u00a0\u2002\u2003\u2007\u2008\u2009\u200a\u202f\u3000", " "),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\uff0d", "-"),
+        **dict(zip("\uff20\uff0b\uff08\uff09\uff1a\uff0e", "@+():.", strict=True)),
+    }
+)
+_NOT_PLAIN = re.compile(f"[{''.join(map(chr, _PLAIN))}]")
 
 
 class Finder:
@@ -65,11 +74,9 @@ class Finder:
         self._hide_slow = hide_slow
         own = {name: OwnPattern(pattern).spans for name, pattern in (patterns or {}).items()}
         ours = {kind: _DETECTORS[kind] for kind in KINDS if kind in kinds}
-        self._detectors: list[_Detector] = [*own.items(), *ours.items()]
-        self._without_numbers: list[_Detector] = [
-            *own.items(),
-            *(one for one in ours.items() if one[0] not in _NUMBERS),
-        ]
+        self._own: list[_Detector] = [*own.items()]
+        self._detectors: list[_Detector] = [*ours.items()]
+        self._without_numbers = [one for one in self._detectors if one[0] not in _NUMBERS]
 
     def find(self, text: str) -> list[Found]:
         """Return what is found, in the order of the text; no two overlap."""
@@ -82,13 +89,10 @@ class Finder:
 
     def _find(self, text: str) -> list[Found]:
         found: list[Found] = []
+        _add(found, text, self._own)
         detectors = self._detectors if _SEVEN_DIGITS.search(text) else self._without_numbers
-        for kind, spans in detectors:
-            for start, end in spans(text):
-                place = bisect(found, start, key=_start)
-                is_free = place == 0 or found[place - 1].end <= start
-                if is_free and (place == len(found) or end <= found[place].start):
-                    found.insert(place, Found(start, end, kind))
+        plain = text if text.isascii() or not _NOT_PLAIN.search(text) else text.translate(_PLAIN)
+        _add(found, plain, detectors)
         return found
 
     def replace(self, text: str, put: Callable[[str, str], str]) -> str:
@@ -103,15 +107,25 @@ class Finder:
         return "".join([*parts, text[at:]])
 
 
+def _add(found: list[Found], text: str, detectors: Iterable[_Detector]) -> None:
+    """Add what these find where nothing was found yet; `found` stays in the order of the text."""
+    for kind, spans in detectors:
+        for start, end in spans(text):
+            place = bisect(found, start, key=_start)
+            is_free = place == 0 or found[place - 1].end <= start
+            if is_free and (place == len(found) or end <= found[place].start):
+                found.insert(place, Found(start, end, kind))
+
+
 _EMAIL = re.compile(
-    r"(?<![^\W_])(?<![.%+-])\w[\w.%+'-]{0,63}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![^\W_])"
+    r"(?<![^\W_])(?<![.%+-])\w[\w.%+'-]{0,63}(?:@|%40)(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![^\W_])"
 )
 
 
 def _emails(text: str) -> _Spans:
-    if "@" not in text:
+    if "@" not in text and "%40" not in text:  # as it stands in URLs
         return
-    for one in _EMAIL.finditer(text):  # also `git@host:path` and `icon@2x.png`
+    for one in _EMAIL.finditer(text):  # not `git@host:path` and `icon@2x.png`
         repository = one[0].startswith("git@") and text[one.end() : one.end() + 1] == ":"
         if not repository and not re.match(r"[^@]*@[1-4]x\.", one[0]):
             yield one.span()

@@ -38,7 +38,7 @@ IBAN_LENGTHS = {
     for code in codes.split()
 }
 _SSN_WORD = re.compile(
-    r"(?:\bssn|social security(?: number| no\.?)?)[\s:#]*(?:is\s+)?$", re.IGNORECASE
+    r"(?:\bssn|social security(?: number| no\.?)?)[\s:#\"']*(?:is\s+)?$", re.IGNORECASE
 )
 _VERSION_WORD = re.compile(
     r"(?:\b(?:v|versions?|ver|released?|firmware|build|updated?(?: to)?|upgraded?(?: to)?"

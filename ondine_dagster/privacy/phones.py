@@ -17,12 +17,12 @@ _BETWEEN = r"(?! ?/ ?[0+(]|(?<=\d\d\d\d) 0\d{2,4}[ /-]?\d{6})[ ./()-]{0,3}"
 # more digits than a number may have, so that the end of a longer one is not taken for one
 _NUMBER = re.compile(
     rf"{STARTS}(?<![.+/$€£-])(?P<number>(?:\(?\+ ?|\()?\d(?:{_BETWEEN}\d){{6,29}})"
-    rf"(?P<extension>{_EXTENSION}?){ENDS}(?![%€$£]|-{WORD}|[.,:]\d| ?(?:USD|EUR|€))",
+    rf"(?P<extension>{_EXTENSION}?){ENDS}(?![%€$£]|-{WORD}|[.,:]\d| ?(?:USD|EUR|€|times))",
     re.IGNORECASE,
 )
 # what may stand between such a word and the number
 _LINKS = (
-    r"(?:[\s.:：=#(,]|\(\w{1,12}\)|\b(?:me|us|him|her|them|back|number|nummer|numero|numéro|número|no|nr|is|at|on"
+    r"(?:[\s.:：=#(,\"']|\(\w{1,12}\)|\b(?:me|us|him|her|them|back|number|nummer|numero|numéro|número|no|nr|is|at|on"
     r"|under|via|my|our|the|new|ist|unter|auf|an|mich|uns|meine|lautet|est|au|le|es|al|è|il|é|o)\b)*"
 )
 _WORDS = re.compile(
@@ -46,10 +46,10 @@ _FORMS = re.compile(
             r"(?:1 )?[2-9]\d\d [2-9]\d\d \d{4}",
             r"0[1-9]\d{0,4}[ /-]{1,3}\d{2,8}(?:[ -]\d{2,6}){0,4}",  # most countries
             r"\(0[1-9]\d{0,4}\)[ .-]{0,2}\d{2,8}(?:[ .-]\d{2,6}){0,4}",
-            r"0[1-9]\d{1,3}\.\d{3}\.\d{3,4}",
+            r"0[1-9]\d{1,3}\.\d{3}\.\d{3,4}|0[1-9](?:\.\d\d){4}",
             # with the area in brackets, and a country or 8 for long distance before it
             r"(?:\d{1,3}[ -]?)?\([1-9]\d{1,3}\)[ .-]{0,2}\d{2,4}(?:[ .-]\d{2,4}){1,3}",
-            r"[1-9]\d 9?\d{4}-\d{4}",  # Brazil
+            r"(?:[1-9]\d|\([1-9]\d\)) ?9?\d{4}-\d{4}",  # Brazil
         )
     )
 )

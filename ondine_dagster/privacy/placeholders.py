@@ -105,7 +105,35 @@ def replaced(value: Any, finder: Finder, put: Put, *, typed: bool = False) -> An
     if isinstance(value, list):
         return [replaced(one, finder, put, typed=typed) for one in value]
     if isinstance(value, dict):
-        return {name: replaced(one, finder, put, typed=typed) for name, one in value.items()}
+        names = value if typed else _names(value, finder, put)
+        return {
+            name: _named(name, one, finder, put)
+            if isinstance(one, str)
+            else replaced(one, finder, put, typed=typed)
+            for name, one in zip(names, value.values(), strict=True)
+        }
+    return value
+
+
+def _names(names: Iterable[str], finder: Finder, put: Put) -> list[str]:
+    """Return the names of an object with what is found in them replaced; they stay different."""
+    made: list[str] = []
+    for name in names:
+        new = finder.replace(name, put)
+        made.append(new if new not in made else f"{new} {1 + len(made)}")
+    return made
+
+
+def _named(name: str, value: str, finder: Finder, put: Put) -> str:
+    """Return a text of an object replaced: a name such as `password` says what the text is."""
+    changed: str = replaced(value, finder, put)
+    if changed != value:
+        return changed
+    head = f"{name}: "
+    for one in reversed(finder.find(head + value)):
+        if one.start >= len(head):
+            start, end = one.start - len(head), one.end - len(head)
+            value = value[:start] + put(one.kind, value[start:end]) + value[end:]
     return value
 
 
@@ -114,9 +142,17 @@ def _json_in(text: str) -> Any:
     if not text.lstrip().startswith(("[", "{")):
         return None
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; raises ValueError where a name stands there twice: one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
+    return found
 
 
 def put_mark(kind: str, _: str) -> str:

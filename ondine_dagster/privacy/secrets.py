@@ -11,13 +11,16 @@ from collections.abc import Iterable, Iterator
 from ondine_dagster.privacy.surroundings import ENDS, STARTS
 
 _NAMES = (
-    r"(?:password|passwort|passwd|pwd|passphrase|kennwort|contraseña|mot de passe|密码|パスワード"
+    r"(?:password|passwort|passwd|pwd|\bpw|passphrase|kennwort|contraseña|mot de passe"
+    r"|密码|パスワード"
     r"|secret(?:[_ -]?key)?|(?:api|account|auth|access|private|shared)[_ -]?key"
     r"|(?:access|auth|api|refresh|session|bearer)[_ -]?token)"
 )
-_LINK = r"(?:\s{0,3}(?::=|=>|[:=：])\s{0,3}|\s+(?:is|ist|est|es):?\s+)"
+_LINK = r"(?:\s{0,3}(?::=|=>|[:=：])\s{0,3}|\s+(?:is|ist|lautet|est|es):?\s+)"
 _VALUE = r"(?=[^\s\"']{0,200}[\d!@#$%^&*_+=-])[^\s\"',;]{6,200}"
+_MIXED = r"(?=[^\s\"']{0,60}\d)(?=[^\s\"']{0,60}[A-Za-z])"
 _PRIVATE = r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?"
+_PRIVATE_END = rf"(?:-----END {_PRIVATE}-----|\Z)"  # or what is left of one
 _GITLAB = "glpat gldt glft glrt glcbt glptt glimt glagent gloas glsoat glffct".split()
 _VENDORS = (
     "npm_ gsk_ r8_ tvly- lsv2_ dop_v1_ doo_v1_ shpat_ shpss_ nvapi- figd_ lin_api_ sntrys_ "
@@ -46,8 +49,13 @@ _FORMS = re.compile(
     + ")|"
     + "|".join(
         (
-            rf"-----BEGIN {_PRIVATE}-----(?:(?!-----END).){{0,8000}}-----END {_PRIVATE}-----",
+            rf"-----BEGIN {_PRIVATE}-----(?:(?!-----).){{0,8000}}{_PRIVATE_END}",
             r"hooks\.slack\.com/services/(?P<hook>[\w/]{20,200})",
+            r"discord(?:app)?\.com/api/webhooks/(?P<webhook>\d{15,22}/[\w-]{40,100})",
+            r"api\.telegram\.org/bot(?P<bot>\d{6,12}:[\w-]{30,60})",
+            # of URLs that are signed, and in logs
+            rf"(?i:\b(?:sig|(?:x-amz-)?signature)=)(?P<signature>{_MIXED}[\w.%+/=-]{{20,2000}})",
+            rf"(?i:\b(?:csrf|id)?[_-]?token[\"']?{_LINK}[\"']?)(?P<token>{_MIXED}[\w.~+/=-]{{16,4000}})",
             r"(?i:\b(?:bearer|basic)) +(?P<bearer>(?=[\w.~+/-]{0,60}[\d=])[\w.~+/=-]{16,4000})",
             r"://[^\s/:@]{0,100}:(?P<login>[^\s/@]{1,200})@",
             rf"(?i:{_NAMES}[\"']?{_LINK})(?:[\"'](?P<quoted>{_VALUE})|(?P<assigned>{_VALUE}))",
@@ -58,7 +66,7 @@ _FORMS = re.compile(
 # in small letters; without one of them no secret is there, and looking for these is fast
 _MARKS = (
     "akia asia abia acca aiza ya29. sg. eyj hooks. bearer basic :// pass pwd secret key token "
-    "dapi atatt3 kennwort contraseña 密码 パスワード"
+    "dapi atatt3 sig= signature= webhooks telegram pw: pw= kennwort contraseña 密码 パスワード"
 ).split()
 _MARKS_WITH_DASHES = (
     *_GITLAB,
@@ -69,6 +77,9 @@ _MARKS_WITH_DASHES = (
 # what is to be filled in; and a name or a call in a program: the value itself is not there
 _TEMPLATE = re.compile(r"[A-Z_]+|[$<{%].*")
 _PROGRAM = re.compile(r"[A-Za-z_.]*[a-z][\w.]*[(\[].*|[a-z]+_[a-z_]+|[\w.]+\.\w+")
+
+# `the password is case-sensitive`
+_HAS_SIGN, _WORDS = re.compile("[=:：]"), re.compile("[A-Za-z]+(?:-[A-Za-z]+)+")
 
 
 def secrets(text: str) -> Iterator[tuple[int, int]]:
@@ -81,10 +92,13 @@ def secrets(text: str) -> Iterator[tuple[int, int]]:
     for one in _FORMS.finditer(text):
         group = one.lastgroup or 0
         start, end = one.span(group)
-        if group in ("quoted", "assigned") and _TEMPLATE.fullmatch(one[group]):
+        if group in ("quoted", "assigned", "token") and _TEMPLATE.fullmatch(one[group]):
             continue
-        if group == "assigned":
-            if _PROGRAM.fullmatch(one[group]) and "=" in text[one.start() : start]:
+        if group in ("assigned", "token"):
+            said = text[one.start() : start]
+            if "=" in said and _PROGRAM.fullmatch(one[group]):
+                continue
+            if not _HAS_SIGN.search(said) and _WORDS.fullmatch(one[group]):
                 continue
             end = start + len(one[group].rstrip(".)"))  # the end of the sentence is no part of it
         yield start, end

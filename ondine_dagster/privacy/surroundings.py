@@ -9,7 +9,8 @@ _BEFORE = 32  # characters that are looked at before a number
 _UNSPACED = "\u0e00-\u0eff\u1100-\u11ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"
 # a letter, digit or underscore with which a value would be one word; for use within a pattern
 WORD = rf"[^\W{_UNSPACED}]"
-STARTS = rf"(?<!{WORD})"
+# also behind a line break or a tab that is written as in JSON and programs
+STARTS = rf"(?:(?<!{WORD})|(?<=\\[nrt]))"
 ENDS = rf"(?!{WORD})"
 
 OTHER_NUMBER = re.compile(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ondine_dagster.privacy.scrubbing import beginning
 from ondine_dagster.spec.file_names import FileNames
 from ondine_dagster.storage.partition_keys import file_key, value_key
 from ondine_dagster.storage.row_keys import canonical_json, plain_values
@@ -205,5 +206,4 @@ def _by_file(files: Sequence[FileRows], key_of: Callable[[FileRows], str]) -> Pl
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    return beginning(repr(value), _LONGEST_VALUE + 3)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import base64
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from ondine_dagster.engine.redaction import REDACTED, Redactor
 from ondine_dagster.engine.transport import Reply, Transport
 from ondine_dagster.llm.errors import Failure
 from ondine_dagster_tests.engine.raw_server import Peer, RawServer, reply
@@ -67,6 +69,25 @@ def test_a_key_that_the_server_repeats_does_not_come_through(shown: str) -> None
     assert isinstance(result, Reply)
     assert result.body == b'{"error":{"message":"bad key: ***"}}'
     assert result.headers["www-authenticate"] == "Bearer key=*** is bad"
+
+
+@pytest.mark.behaviour("A-1")
+@pytest.mark.parametrize("before", ["", "a", "shop", ":", "user:"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_nor_does_one_within_base64(before: str, encode: Callable[[bytes], bytes]) -> None:
+    """At most the characters that hold what stands beside it too are left."""
+    for key in KEYS:
+        left = Redactor([key.encode()])(encode(f"{before}{key}!".encode()))
+        assert len(left) <= len(before) * 2 + 10, left
+        assert REDACTED in left
+
+
+@pytest.mark.behaviour("A-1")
+def test_a_value_with_a_scheme_is_found_without_it() -> None:
+    """A gateway's header may be `Bearer ...`, and its errors name what follows."""
+    redact = Redactor([b"Bearer gw-canary-0123456789", b"two short"])
+    assert redact(b"no token gw-canary-0123456789 here") == b"no token *** here"
+    assert redact(b"Bearer gw-canary-0123456789, short") == b"***, short"
 
 
 @pytest.mark.behaviour("A-1")

@@ -46,8 +46,8 @@ def test_whoever_changes_what_is_found_says_so() -> None:
     """Placeholders are worked out anew when answers are read: see `VERSION`."""
     finder = Finder()
     found = repr([finder.find(one.text) for one in TEXTS])
-    expected = "28873d1a241ffd45"
-    assert (VERSION, sha256(found.encode()).hexdigest()[:16]) == (2, expected), (
+    expected = "9c5b0fce5ef06fbd"
+    assert (VERSION, sha256(found.encode()).hexdigest()[:16]) == (3, expected), (
         "a detector finds something else: raise VERSION, and write both here"
     )
 
@@ -124,6 +124,11 @@ HOSTILE = (
     "x://y:",
     "pwd=",
     "a@b.de ",
+    "a%40",
+    "token=a1",
+    "&sig=a1",
+    "\u00a01",
+    "-----BEGIN PRIVATE KEY-----",
 )
 
 

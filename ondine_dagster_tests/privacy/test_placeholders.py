@@ -12,6 +12,8 @@ from ondine_dagster.privacy.detectors import Finder
 from ondine_dagster.privacy.placeholders import (
     Redactor,
     literal_in,
+    put_mark,
+    replaced,
     restored,
     with_stand_ins,
 )
@@ -92,3 +94,24 @@ def test_whatever_is_taken_out_comes_back(cells: list[str]) -> None:
         assert ANA not in redacted[name]
         back = restored(redacted[name], found.values, in_json=False)
         assert back == cell
+
+
+def test_names_in_json_are_looked_through_and_say_what_their_texts_are() -> None:
+    """`password` says of a word what the word does not; and a name may be an address."""
+    cell = {"ana@example.com": 2, "bob@example.com": {"password": "hunter22!"}, "phone": "5550142"}
+    redacted, found = Redactor(Finder(), reversible=True).row({"c": json.dumps(cell)}, ["c"])
+    assert json.loads(redacted["c"]) == {
+        "[EMAIL_1]": 2,
+        "[EMAIL_2]": {"password": "[SECRET_1]"},
+        "phone": "[PHONE_1]",
+    }
+    assert found.values["[SECRET_1]"] == "hunter22!"
+    removed = json.loads(replaced(json.dumps(cell), Finder(), put_mark))
+    assert list(removed.values()) == [2, {"password": "[SECRET]"}, "[PHONE]"], "no name is lost"
+    struct = replaced(cell, Finder(), put_mark, typed=True)
+    assert list(struct) == list(cell), "a column of a file keeps the names of its type"
+
+
+def test_json_in_which_a_name_stands_twice_hides_nothing() -> None:
+    cell = '{"to": "ana@example.com", "to": 3}'
+    assert replaced(cell, Finder(), put_mark) == '{"to": "[EMAIL]", "to": 3}'

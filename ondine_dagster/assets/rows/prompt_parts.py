@@ -11,6 +11,7 @@ from typing import Any
 from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.ledger.estimates import Estimator
 from ondine_dagster.llm.prompt_cache import CacheMinimum, cache_minimum
+from ondine_dagster.privacy.scrubbing import beginning
 
 # of a message, and examples: what Dagster keeps of each partition has to stay small
 _SHOWN_CHARACTERS, _SHOWN_EXAMPLES = 2_000, 1
@@ -65,7 +66,7 @@ def shown(parts: PromptParts) -> str:
 
 
 def _fenced(text: str) -> str:
-    cut = text[:_SHOWN_CHARACTERS] + ("…" if len(text) > _SHOWN_CHARACTERS else "")
+    cut = beginning(text, _SHOWN_CHARACTERS + 1, "…")
     longest = max(map(len, re.findall("`+", cut)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{cut}\n{fence}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from ondine_dagster.engine.rows import DAMAGE, NOT_RAISED, REASKED, REPAIRED, Outcome, RowOutcome
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode
+from ondine_dagster.privacy.scrubbing import beginning
 
 RESPONSES, RESULTS, REJECTED = "responses", "results", "rejected_rows"
 VERIFIED = "verified"  # what `verify` compared, no asset
@@ -156,7 +157,9 @@ class PartitionCounts:
     def why_waiting(self) -> str:
         """Return the reason of most of the rows that wait, shortened; empty where none does."""
         waiting = (self.codes - self.rejected_codes) or (self.codes if self.incomplete else None)
-        return self.messages[waiting.most_common(1)[0][0]][:_LONGEST_REASON] if waiting else ""
+        if not waiting:
+            return ""
+        return beginning(self.messages[waiting.most_common(1)[0][0]], _LONGEST_REASON)
 
     @property
     def red(self) -> bool:

@@ -13,6 +13,7 @@ from hashlib import sha256
 
 from ondine_dagster.llm.field_checks import Value
 from ondine_dagster.llm.structured import compact_json
+from ondine_dagster.privacy.scrubbing import beginning
 
 NOTE = "ondine.fields"
 _LONGEST_LABEL = 80
@@ -88,7 +89,7 @@ def _label(value: str | int | float | bool) -> str | int | float | bool:
     if not isinstance(value, str) or len(value) <= _LONGEST_LABEL:
         return value
     digest = sha256(value.encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{value[: _LONGEST_LABEL - 12]}… ({digest})"
+    return f"{beginning(value, _LONGEST_LABEL - 11, '…')} ({digest})"
 
 
 def to_note(counts: Mapping[str, FieldCounts]) -> str:

@@ -13,6 +13,7 @@ from ondine_dagster.engine.pilot import Example, PilotPlan, PilotVerdict
 from ondine_dagster.engine.rows import Outcome, RowOutcome
 from ondine_dagster.ledger.estimates import Estimate
 from ondine_dagster.llm.rejection import Rejection
+from ondine_dagster.privacy.scrubbing import beginning
 
 _LONGEST_EXCERPT = 200
 # with fewer questions the others are hardly more than the pilot
@@ -88,5 +89,4 @@ def _prompt(one: Example) -> str:
 
 
 def _excerpt(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_EXCERPT else line[: _LONGEST_EXCERPT - 1] + "…"
+    return beginning(" ".join(text.split()), _LONGEST_EXCERPT, "…")
