@@ -25,6 +25,7 @@ from ondine_dagster.cli.usage import (
     write_sections,
 )
 
+_SIGINT_EXIT_CODE = 130  # as shells have it
 # a full disk, a folder that may not be written to: no bug of ours
 _FOR_A_PERSON = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 _SECTIONS = {
@@ -38,7 +39,7 @@ _SECTIONS = {
 
 
 class _Commands(click.Group):
-    """Turns mistakes that a person can fix into one message and exit code 1."""
+    """Turns mistakes that a person can fix into one message and exit code 1, Ctrl-C into 130."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands by purpose, in the order in which they are needed."""
@@ -47,6 +48,9 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted.", err=True)
+            raise SystemExit(_SIGINT_EXIT_CODE) from None
         except Exception as error:
             from ondine_dagster.errors import OndineError
 

@@ -43,6 +43,10 @@ def sql_command(query: str) -> None:
                 write_csv(answer, sys.stdout)
     except duckdb.Error as error:
         raise OndineError(_readable(error, settings)) from None
+    except RuntimeError as error:
+        if "interrupted" in str(error):  # what DuckDB makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
 
 
 def _refuse_writing(query: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 from decimal import Decimal
@@ -16,7 +17,7 @@ from ondine_dagster.cli.drawing import draw, fitted
 from ondine_dagster.cli.sql import open_database, write_csv
 from ondine_dagster.simulator import FaultPlan
 from ondine_dagster.storage.ledger_tables import ledger_table, mentioned_tables
-from ondine_dagster_tests.cli.typing_person import Person
+from ondine_dagster_tests.cli.typing_person import PATIENCE_SECONDS, Person
 
 
 def table(person: Person, query: str) -> list[dict[str, str]]:
@@ -184,3 +185,32 @@ def test_a_full_disk_is_one_message() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Error: No space left on device.\n")
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_a_query_without_a_traceback(person: Person) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "ondine_dagster.cli.main",
+        "sql",
+        "select * from range(1000000000000)",
+    ]
+    with subprocess.Popen(
+        words, cwd=person.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as query:
+        assert query.stdout is not None
+        assert query.stdout.readline() == "range\n"
+        query.send_signal(signal.SIGINT)
+        _, told = query.communicate(timeout=PATIENCE_SECONDS)
+    assert (query.returncode, told.split()) == (130, ["Interrupted."])
+
+
+def test_what_duckdb_makes_of_ctrl_c_is_no_error(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(settings: object, query: str) -> None:
+        raise RuntimeError("Query interrupted")
+
+    monkeypatch.setattr("ondine_dagster.cli.sql.open_database", interrupted)
+    result = person.types("sql", "select 1")
+    assert (result.exit_code, result.stderr.split()) == (130, ["Interrupted."])
