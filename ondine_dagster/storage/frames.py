@@ -1,4 +1,4 @@
-"""Tables as people hold them: pandas, Arrow and DuckDB, from files and back.
+"""Tables as people hold them: pandas, Polars, Arrow and DuckDB, from files and back.
 
 Owns the types that a loaded DataFrame has: nullable ones for whole numbers, truth values and text,
 so that a column has the same type with and without NULL in it.
@@ -19,9 +19,10 @@ from ondine_dagster.storage.sealed_texts import SEALED_NOTE
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
+    import polars as pl
     import pyarrow as pa
 
-_ACCEPTED = "pandas.DataFrame, pyarrow.Table and duckdb.DuckDBPyRelation"
+_ACCEPTED = "pandas.DataFrame, polars.DataFrame, pyarrow.Table and duckdb.DuckDBPyRelation"
 # Noted in the files of people's own tables, whose order is theirs.
 OWN_ORDER = "ondine.order"
 
@@ -32,7 +33,7 @@ def load_as(annotation: Any, files: Sequence[Path]) -> Any:
     Rows of our own assets are in input order within each file.
 
     Raises:
-        OndineError: the annotation is none of the three types, or the files' types differ.
+        OndineError: the annotation is none of the known types, or the files' types differ.
     """
     return _loader(annotation)(files)
 
@@ -41,7 +42,7 @@ def to_arrow(table: Any, owner: str) -> pa.Table:
     """Return what an asset returned as an Arrow table; a named index of pandas is kept.
 
     Raises:
-        OndineError: it is none of the three types, or cannot be stored.
+        OndineError: it is none of the known types, or cannot be stored.
     """
     import duckdb
     import pandas as pd
@@ -54,6 +55,8 @@ def to_arrow(table: Any, owner: str) -> pa.Table:
             return pa.Table.from_pandas(table)
         if isinstance(table, duckdb.DuckDBPyRelation):
             return table.to_arrow_table()
+        if is_polars(table):
+            return table.to_arrow()
     except (UnicodeEncodeError, pa.ArrowException) as error:
         raise OndineError(
             f"What {owner} returned cannot be stored: {error}. Every column needs values of one "
@@ -76,6 +79,8 @@ def _loader(annotation: Any) -> Callable[[Sequence[Path]], Any]:
         return _as_arrow
     if annotation is duckdb.DuckDBPyRelation:
         return _as_relation
+    if _is_frame_of_polars(annotation):
+        return _as_polars
     raise OndineError(
         f"it is annotated as {getattr(annotation, '__name__', annotation)}, which cannot be "
         f"loaded. Known types: {_ACCEPTED}."
@@ -90,8 +95,12 @@ def as_pandas(table: pa.Table) -> pd.DataFrame:
 
 def is_polars(data: Any) -> bool:
     """Return whether `data` is a DataFrame of Polars, which need not be installed."""
-    kind = type(data)
-    return kind.__module__.partition(".")[0] == "polars" and kind.__name__ == "DataFrame"
+    return _is_frame_of_polars(type(data))
+
+
+def _is_frame_of_polars(kind: Any) -> bool:
+    module, name = getattr(kind, "__module__", ""), getattr(kind, "__name__", "")
+    return module.partition(".")[0] == "polars" and name == "DataFrame"
 
 
 def from_frame(data: Any) -> pa.Table:
@@ -144,16 +153,28 @@ def _as_pandas(files: Sequence[Path]) -> pd.DataFrame:
     return as_pandas(_as_arrow(files))
 
 
+def _as_polars(files: Sequence[Path]) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.DataFrame(_as_arrow(files))
+
+
 def _as_arrow(files: Sequence[Path]) -> pa.Table:
     import pyarrow as pa
 
     tables = [_in_input_order(file, read_table(file)) for file in files]
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
+        return _without_notes(pa.concat_tables(tables, promote_options="permissive"))
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
         raise OndineError(
             f"the partitions do not have the same types: {error}. Materialize the older ones again."
         ) from error
+
+
+def _without_notes(table: pa.Table) -> pa.Table:
+    """Return the table without what the writer of its first file noted, but for pandas' index."""
+    notes = table.schema.metadata or {}
+    return table.replace_schema_metadata({k: v for k, v in notes.items() if k == b"pandas"})
 
 
 def _in_input_order(file: Path, table: pa.Table) -> pa.Table:

@@ -52,6 +52,7 @@ from ondine_dagster.storage.snapshot_file import (
     write_snapshot,
 )
 from ondine_dagster.storage.source_files import digests
+from ondine_dagster.storage.strange_times import refuse_strange_times
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,6 +121,7 @@ def take_snapshot(
             names = table[ROW_KEY].to_pylist()
             table = table.drop_columns([ROW_KEY])
         check_columns(dataset, table.column_names)
+        refuse_strange_times(table, shown(source))
         identities = identify(table, dataset.source.key, names)
         previous = current_snapshot(lake, dataset.name)
         if previous is not None and previous.rows and not table.num_rows and not by_person:

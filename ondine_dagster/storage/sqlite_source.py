@@ -71,7 +71,7 @@ class SQLiteQuery:
             with closing(sqlite3.connect(address, uri=True)) as connection:
                 yield connection.execute(self.query)
         except (sqlite3.Error, sqlite3.Warning) as error:
-            raise OndineError(f"{self.shown}: {error}.") from None
+            raise OndineError(f"{self.shown}: {str(error).rstrip('.')}.") from None
 
     def _names(self, cursor: Any) -> list[str]:
         if cursor.description is None:

@@ -10,10 +10,12 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.storage.frames import is_polars
 from ondine_dagster.storage.io_manager import DuckDBIOManager
 from ondine_dagster.storage.lake import Lake, MissingPartition
 from ondine_dagster.storage.views import view_statements
@@ -98,7 +100,7 @@ def texts(table: Any) -> list[str]:
         return list(table["text"])
     if isinstance(table, duckdb.DuckDBPyRelation):
         return [row[0] for row in table.select("text").fetchall()]
-    result: list[str] = table["text"].to_pylist()
+    result: list[str] = table["text"].to_list() if is_polars(table) else table["text"].to_pylist()
     return result
 
 
@@ -109,6 +111,7 @@ def texts(table: Any) -> list[str]:
         (Any, pd.DataFrame),
         (pd.DataFrame, pd.DataFrame),
         (pa.Table, pa.Table),
+        (pl.DataFrame, pl.DataFrame),
         (duckdb.DuckDBPyRelation, duckdb.DuckDBPyRelation),
     ],
 )
@@ -185,6 +188,13 @@ def test_an_annotation_that_cannot_be_loaded_is_named(run: Run) -> None:
         run(an_asset(dict, [], partitioned=True), KEYS[0])
 
 
+def test_what_our_files_note_of_themselves_is_not_in_the_table(run: Run, lake: Lake) -> None:
+    lake.write("reviews", "results", KEYS[0], SCHEMA.empty_table(), {"ondine.red": "false"})
+    got: list[Any] = []
+    assert run(an_asset(pa.Table, got, partitioned=True), KEYS[0]).success
+    assert not got[0].schema.metadata
+
+
 FRAME = pd.DataFrame({"text": ["b", "a"], "n": [2, 1], "_position": [9, 3]})
 
 
@@ -193,9 +203,10 @@ FRAME = pd.DataFrame({"text": ["b", "a"], "n": [2, 1], "_position": [9, 3]})
     [
         lambda: FRAME,
         lambda: pa.Table.from_pandas(FRAME),
+        lambda: pl.DataFrame(FRAME.to_dict("list")),
         lambda: duckdb.connect().from_arrow(pa.Table.from_pandas(FRAME)),
     ],
-    ids=["pandas", "arrow", "duckdb"],
+    ids=["pandas", "arrow", "polars", "duckdb"],
 )
 def test_what_an_asset_returns_comes_back_as_it_was(
     run: Run, lake: Lake, make: Callable[[], Any]
@@ -210,7 +221,7 @@ def test_what_an_asset_returns_comes_back_as_it_was(
     assert event.metadata["path"].value == str(lake.path("reviews", "mine", None))
     stored = lake.read("reviews", "mine", None)
     assert stored.to_pylist() == FRAME.to_dict("records")  # with its own order
-    for annotation in (pd.DataFrame, pa.Table, duckdb.DuckDBPyRelation):
+    for annotation in (pd.DataFrame, pa.Table, pl.DataFrame, duckdb.DuckDBPyRelation):
         assert texts(loaded_again(run, annotation, mine)) == ["b", "a"]
 
 
