@@ -27,6 +27,7 @@ from ondine_dagster.engine.rows import DAMAGE
 from ondine_dagster.ledger.estimates import Estimate, compared
 from ondine_dagster.ledger.identity import digest
 from ondine_dagster.observe.log_lines import FIELDS
+from ondine_dagster.wording import plural
 
 if TYPE_CHECKING:
     from ondine_dagster.assets.audit.manifest import Manifest
@@ -222,8 +223,8 @@ def _partition_line(name: str, partition: str, counts: PartitionCounts) -> str:
     results = counts.results - counts.skipped
     repaired = _repaired(counts) if counts.repaired else ""
     return (
-        f"{name} {partition}: {state}{counts.rows} rows, {results} results, {skipped}"
-        f"{counts.rejected_for_good} rejected{waiting}, {counts.reused} already paid, "
+        f"{name} {partition}: {state}{plural(counts.rows, 'row')}, {plural(results, 'result')}, "
+        f"{skipped}{counts.rejected_for_good} rejected{waiting}, {counts.reused} already paid, "
         f"{repaired}${dollars(counts.cost):.6f}"
     )
 

@@ -9,7 +9,7 @@ import dagster as dg
 from ondine_dagster.assets.shared.events import Metadata, dollars
 from ondine_dagster.assets.shared.partition_counts import PartitionCounts, too_many_rejected
 from ondine_dagster.llm.asking_again import retry_options
-from ondine_dagster.wording import listed
+from ondine_dagster.wording import listed, plural
 
 RED_PARTITIONS, STOPPED = "red_partitions", "stopped"  # metadata of the failure
 _SHOWN_PARTITIONS = 20
@@ -34,16 +34,16 @@ def red_failure(
     waiting = sum(counts.unanswered for counts in incomplete.values())
     sentences = []
     if incomplete:
-        wait = f"{waiting} row(s) wait for another run. " if waiting else ""
+        wait = f"{plural(waiting, 'row')} waiting for another run. " if waiting else ""
         sentences.append(
-            f"{name}: {len(incomplete)} partition(s) are not complete ({_listed(incomplete)}): "
+            f"{name}: {plural(len(incomplete), 'partition')} not complete ({_listed(incomplete)}): "
             f"{wait}{_reasons(incomplete, stopped)} {_next(name, incomplete)}"
         )
     if rejected:
         sentences.append(_too_many(name, rejected))
     for reason, rows in (not_asked or {}).items():
         sentences.append(
-            f"{name}: {rows} rejected row(s) were not asked again, and stay as they were: "
+            f"{name}: {plural(rows, 'rejected row')} not asked again, and left as before: "
             f"{reason.rstrip('.')}."
         )
     if advice:
@@ -77,7 +77,7 @@ def _too_many(name: str, rejected: Mapping[str, PartitionCounts]) -> str:
         codes = counts.rejected_codes.most_common(_SHOWN_REASONS)
         lines.append(f"{name} {key}: {why}: {', '.join(f'{rows} {code}' for code, rows in codes)}.")
     if (more := len(rejected) - len(lines)) > 0:
-        lines.append(f"And {more} more partition(s).")
+        lines.append(f"And {plural(more, 'more partition')}.")
     every = chain.from_iterable(counts.rejections for counts in rejected.values())
     lines.append(
         f"Their files are written. Look at rejected_rows for the reasons{_way_on(name, every)}"

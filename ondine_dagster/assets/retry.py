@@ -40,6 +40,7 @@ from ondine_dagster.llm.prices import usd
 from ondine_dagster.llm.rejection import Rejection
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.parquet_files import LakeFile
+from ondine_dagster.wording import plural
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -88,12 +89,13 @@ class RetryPlan:
         """Return what will be asked of `model`, and what it can cost at most."""
         if not self.rows:
             return "no rejected row to ask again"
-        text = f"to ask again: {self.rows:,} rejected row(s), {counted(self.chosen)}"
+        text = f"to ask again: {plural(self.rows, 'rejected row')}, {counted(self.chosen)}"
         if self.answered:
             text += f"; {self.answered:,} of them have a newer answer already"
         most, expected = (usd(one) for one in (self.estimate.most, self.estimate.expected))
         return (
-            f"{text}; {self.estimate.requests:,} request(s) to {model}: ${expected:.6f} expected, "
+            f"{text}; {plural(self.estimate.requests, 'request')} to {model}: "
+            f"${expected:.6f} expected, "
             f"${most:.6f} at most"
         )
 

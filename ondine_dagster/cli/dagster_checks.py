@@ -19,6 +19,7 @@ from ondine_dagster.assets.automation.run_launcher import LocalRunLauncher, is_d
 from ondine_dagster.cli.dagster_home import UNFINISHED, open_instance
 from ondine_dagster.cli.findings import Finding, Level
 from ondine_dagster.settings import Settings, find_project_root
+from ondine_dagster.wording import plural
 
 _HOME, _QUEUE, _RETRIES, _DEAD, _DAEMON, _EXECUTOR = (
     "DAGSTER_HOME",
@@ -153,8 +154,8 @@ def _records(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             Level.LOOK,
             _DEAD,
-            f"{dead} run(s) are shown as started, and their process is dead. The next "
-            "`ondine-dagster run` says so of its own; terminate others in the page (Runs)",
+            f"{plural(dead, 'run')} shown as started whose process is dead. The next "
+            "`ondine-dagster run` says so of its own; terminate others in the UI (Runs)",
         )
 
 

@@ -9,6 +9,7 @@ from ondine_dagster.engine.shares import shares
 from ondine_dagster.ledger.records import Ask, NewAnswer, Reservation, Settlement
 from ondine_dagster.llm.errors import ErrorClass, ErrorCode, Evidence, Failure
 from ondine_dagster.llm.provider import Completion, Provider, Verdict, error_class_of
+from ondine_dagster.wording import plural
 
 
 def held(unknown: int) -> RowOutcome:
@@ -18,8 +19,9 @@ def held(unknown: int) -> RowOutcome:
         error_class=ErrorClass.UNKNOWN,
         code=ErrorCode.UNKNOWN_HELD,
         message=(
-            f"{unknown} request(s) for this row may have been billed without an answer; it is not "
-            "asked again before `ondine-dagster ledger resolve` (or a higher limits.max_unknown)"
+            f"{plural(unknown, 'request')} for this row may have been billed without an answer; "
+            "it is not asked again before `ondine-dagster ledger resolve` (or a higher "
+            "limits.max_unknown)"
         ),
     )
 

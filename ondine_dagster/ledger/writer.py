@@ -22,6 +22,7 @@ from ondine_dagster.ledger.reserve import reserve
 from ondine_dagster.ledger.settle import settle
 from ondine_dagster.ledger.spend import moving
 from ondine_dagster.ledger.spill import Spill, take_in
+from ondine_dagster.wording import plural
 
 GROUP_ITEMS = 200
 GROUP_SECONDS = 0.002
@@ -172,7 +173,7 @@ class Writer:
             )
         first = self.broken is None
         self.broken = LedgerUnavailable(
-            f"{error} What {len(self._owed)} request(s) have brought since {where}"
+            f"{error} What {plural(len(self._owed), 'request')} brought since {where}"
         )
         if first:
             _log.error("%s", self.broken)

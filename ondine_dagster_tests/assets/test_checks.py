@@ -69,12 +69,12 @@ def test_a_range_with_a_red_partition_is_judged_and_later_runs_do_not_hide_it(
     assert not bench.run(raise_on_error=False).success
     red = seen(bench, "responses", "complete")
     assert red.state == "error"
-    assert "1 partition(s) failed, and 1 row(s) wait" in red.text
-    assert "| rows-00001 | 1 rows wait" in red.metadata["partitions"]
+    assert "1 partition failed; 1 row waiting" in red.text
+    assert "| rows-00001 | 1 row waiting" in red.metadata["partitions"]
     assert red.metadata["covers"] == "all 2 partitions of the snapshot"
     money = seen(bench, "responses", "unknown_money")
     assert money.state == "warn"
-    assert "1 request(s) ended without an answer" in money.text
+    assert "1 request ended without an answer" in money.text
     assert state(bench, "results", "rows_add_up") == "ok"
 
     bench.run("rows-00000")  # the other one, and it is green
@@ -152,7 +152,7 @@ def test_one_constant_partition_is_found_among_others(make_bench: MakeBench) -> 
     bench.run()
     found = seen(bench, "results", "values_of_mark")
     assert found.state == "warn"
-    assert "not in 1 partition(s)" in found.text
+    assert "not in 1 partition" in found.text
     assert "all 20 values are 'stuck'" in found.metadata["partitions"]
 
 
@@ -190,7 +190,7 @@ def test_ends_of_requests_that_are_not_in_the_ledger_fail_its_check(
     bench.run()
     found = seen(bench, "responses", "ledger")
     assert found.state == "error"
-    assert "1 file(s) hold ends of requests that are not in the ledger" in found.text
+    assert "1 file with ends of requests that are not in the ledger" in found.text
     left.unlink()
     bench.run()
     assert state(bench, "responses", "ledger") == "ok"
@@ -244,7 +244,7 @@ def test_rows_that_fit_no_partition_fail_their_check(make_bench: MakeBench) -> N
     bench.snapshot()
     found = seen(bench, "snapshot", "rows_fit_partitions")
     assert found.state == "warn"
-    assert "1 row(s) fit no partition" in found.text
+    assert "No partition fits 1 row" in found.text
     assert "r2" in found.metadata["partitions"]
 
 

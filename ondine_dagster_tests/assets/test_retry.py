@@ -183,9 +183,7 @@ def test_a_budget_that_is_used_up_leaves_the_rest_as_it_was(
     charged()
     with pytest.raises(dg.Failure) as failed:
         bench.retry()
-    assert "2 rejected row(s) were not asked again, and stay as they were" in str(
-        failed.value.description
-    )
+    assert "2 rejected rows not asked again, and left as before" in str(failed.value.description)
     assert charged() == 2
     assert len(bench.rows(RESULTS)) == 8
     assert {row["_error_code"] for row in bench.rows(REJECTED)} == {"content_null"}

@@ -35,7 +35,7 @@ def test_it_says_what_and_how_much_asks_and_ends_green(person: Person) -> None:
     assert "ondine-dagster retry" in shown.stdout.partition("Next:")[2]
 
     result = person.types("retry", "notes.yaml")
-    assert "to ask again: 2 rejected row(s), 2 content_null; 2 request(s)" in result.stderr
+    assert "to ask again: 2 rejected rows, 2 content_null; 2 requests" in result.stderr
     assert "at most" in result.stderr
     assert "left out: 1 refused. To ask for them all the same: " in result.stderr
     assert "ondine-dagster retry notes.yaml --class refused\n" in result.stderr
@@ -79,5 +79,5 @@ def test_a_budget_that_ends_it_is_an_exit_code_and_a_reason(person: Person) -> N
     person.runs()
     result = person.types("retry", "notes.yaml")
     assert (result.exit_code, person.paid) == (1, 21)
-    assert "1 rejected row(s) were not asked again, and stay as they were" in result.stderr
+    assert "1 rejected row not asked again, and left as before" in result.stderr
     assert "ondine-dagster retry notes" in result.stderr

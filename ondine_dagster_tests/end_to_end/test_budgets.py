@@ -36,8 +36,8 @@ def test_a_budget_that_pays_for_no_row_fails_the_step_before_a_request_and_says_
     assert not result.success
     assert simulator.bill.totals.requests == 0
     said = description(result)
-    assert "notes: 3 partition(s) are not complete" in said
-    assert "30 row(s) wait for another run" in said
+    assert "notes: 3 partitions not complete" in said
+    assert "30 rows waiting for another run" in said
     assert "limits.budget_usd of dataset notes ($0.0000001 in total) is too small" in said
     assert "it has $0.0000001 left, and the next request needs up to $0.000" in said
     assert "`ondine-dagster run notes`: only the rest is paid" in said

@@ -219,7 +219,7 @@ def test_a_dataset_without_a_good_key_says_so_and_shows_none(
     said = str(failure.step_failure_data)
     assert "no key is left: key 1 of 3 (fingerprint " in said
     assert "key 3 of 3" in said
-    assert "60 row(s) wait for another run" in said
+    assert "60 rows waiting for another run" in said
     assert simulator.bill.totals.charged == 0
     assert max(asked_with(simulator).values()) <= 16  # the requests that were in flight
     assert "canary" not in str(bench.instance.all_logs(result.run_id))

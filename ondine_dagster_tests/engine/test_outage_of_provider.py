@@ -243,7 +243,7 @@ def test_a_partition_waits_for_the_next_run_when_the_provider_stays_out(
     (failure,) = (event for event in result.all_events if event.is_step_failure)
     said = str(failure.step_failure_data)
     assert "has been down since" in said
-    assert "30 row(s) wait for another run" in said
+    assert "30 rows waiting for another run" in said
     simulator.recover()
     assert len(bench.run_missing()) == 3
     assert set(bench.states().values()) == {"done"}

@@ -232,7 +232,7 @@ def test_a_used_up_day_makes_partitions_red_and_says_when_to_run_again(
     assert len(rest) == 30 - charged
     (failure,) = (event for event in result.all_events if event.is_step_failure)
     said = str(failure.step_failure_data)
-    assert f"{30 - charged} row(s) wait for another run" in said
+    assert f"{30 - charged} rows waiting for another run" in said
     assert re.search(when, said)
 
     simulator.settings = replace(simulator.settings, limits=ServerLimits())

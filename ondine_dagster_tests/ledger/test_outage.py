@@ -55,7 +55,7 @@ def test_what_comes_in_an_outage_is_safe_and_written_once_the_ledger_works(
             ledger.settle(answered(item, text=LONG))
         assert isinstance(ledger.broken, LedgerUnavailable)
         assert str(ledger._lock.path) in str(ledger.broken)
-        assert "What 2 request(s) have brought since is safe" in str(ledger.broken)
+        assert "What 2 requests brought since is safe" in str(ledger.broken)
         assert [one.attempt for one in content(ledger._lock.spill).settlements] == [
             item.attempt for item in items
         ]

@@ -24,6 +24,7 @@ from ondine_dagster.assets.shared.run_tags import BY, DATASET, FOLLOWS, MISSING,
 from ondine_dagster.assets.shared.status import dataset_status
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.snapshot import PartitionInfo
+from ondine_dagster.wording import plural
 
 LABELLED = ("raw_rows", "prompts", *TRIO)
 _ENDED = (
@@ -139,7 +140,7 @@ class FollowUp:
         at_work = keys_at_work(instance, repository, responses, self._known)
         wanted = [key for key in due if key not in at_work and key not in left]
         self._context.log.info(
-            f"{self._pipeline.name}: {len(due)} partition(s) missing or changed, "
+            f"{self._pipeline.name}: {plural(len(due), 'partition')} missing or changed, "
             f"{len(due.keys() & at_work)} of them at work already, {len(left)} failed with the "
             f"same rows before; {len(wanted)} to run."
         )

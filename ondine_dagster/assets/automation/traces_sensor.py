@@ -10,6 +10,7 @@ import dagster as dg
 
 from ondine_dagster.settings import TRACES, load_settings
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.wording import plural
 
 _SECONDS_BETWEEN_TICKS = 30
 # Dagster gives a tick 60 s; a post may take some of them after its time is over
@@ -54,4 +55,4 @@ def _tick(project_root: Path) -> str:
     lake = Lake(settings.lake_root)
     done = push_in_ledger(settings.ledger_path, lake, destination, _SECONDS_TO_SEND)
     trouble = f" {done.trouble}." if done.trouble else ""
-    return f"{done.exported:,} request(s) sent, {done.waiting:,} waiting.{trouble}"
+    return f"{plural(done.exported, 'request')} sent, {done.waiting:,} waiting.{trouble}"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from ondine_dagster.storage.located import Piece
+from ondine_dagster.wording import plural
 
 _STAMP_DIGITS = 12
 
@@ -105,8 +106,12 @@ def tick(cursor: Cursor, now: Source) -> Tick:
         reason = "The source has changed. It is taken when it is the same on the next tick."
         return Tick(seen, take=False, reason=reason)
     shrunk = taken is not None and (len(now.stamps) < len(taken.stamps) or now.size < taken.size)
-    size = f": {len(now.stamps)} file(s), {now.size:,} bytes" if now.size else ""
-    before = f" instead of {len(taken.stamps)} file(s), {taken.size:,} bytes" if taken else ""
+    size = f": {plural(len(now.stamps), 'file')}, {plural(now.size, 'byte')}" if now.size else ""
+    before = (
+        f" instead of {plural(len(taken.stamps), 'file')}, {plural(taken.size, 'byte')}"
+        if taken
+        else ""
+    )
     before = before if size else ""
     what = "smaller than it was" if shrunk else "new" if taken is None else "changed"
     return Tick(Cursor(now, now), True, f"The source is {what}{size}{before}.", warning=shrunk)

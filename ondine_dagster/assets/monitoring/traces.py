@@ -31,6 +31,7 @@ from ondine_dagster.observe.push import Pushed, Pusher, SecondsLeft, Wanted
 from ondine_dagster.observe.spans import Scrub
 from ondine_dagster.privacy.scrubbing import scrubber
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster.wording import plural
 
 _PROMPTS = "prompts"
 _COLUMNS = ["_row_key", "answer_key", "messages"]
@@ -178,8 +179,8 @@ class Tracing:
 
 def _sentence(pushed: Pushed) -> str:
     return (
-        f"Traces: {pushed.trouble}. {pushed.waiting:,} request(s) wait to be sent, and nothing is "
-        f"lost. Send them later: {_COMMAND}"
+        f"Traces: {pushed.trouble}. {plural(pushed.waiting, 'request')} waiting to be sent; "
+        f"nothing is lost. Send them later: {_COMMAND}"
     )
 
 

@@ -15,7 +15,7 @@ from ondine_dagster.assets.shared.next_step import DUE
 from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.io_manager import RETRIED_TAG
-from ondine_dagster.wording import listed
+from ondine_dagster.wording import listed, plural
 
 _SHOWN_KEYS = 20
 
@@ -32,8 +32,8 @@ def refuse_holes(run: dg.DagsterRun, status: DatasetStatus, order: Sequence[str]
     holes = [key for key in incomplete if key in asked]
     if holes:
         raise OndineError(
-            f"{status.dataset}: {len(holes)} partition(s) of the failed run are not complete "
-            f'({listed(holes, _SHOWN_KEYS)}), and "re-execute from asset failure" leaves them '
+            f"{status.dataset}: {plural(len(holes), 'partition')} of the failed run not complete "
+            f'({listed(holes, _SHOWN_KEYS)}), which "re-execute from asset failure" leaves '
             f"out. Re-execute the backfill from failure, or run "
             f"`ondine-dagster run {status.dataset} --failed`."
         )

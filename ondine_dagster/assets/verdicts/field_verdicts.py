@@ -13,6 +13,7 @@ from ondine_dagster.assets.verdicts.verdicts import Verdict
 from ondine_dagster.spec import AcceptList, AcceptRange, Dataset
 from ondine_dagster.spec.checks import FieldChecks
 from ondine_dagster.spec.values import Scalar, outside
+from ondine_dagster.wording import plural
 
 _ENOUGH_VALUES = 50
 _ENOUGH_ROWS = 20
@@ -84,7 +85,7 @@ def _verdict(facts: Facts, expected: Expected, name: str) -> Verdict:
     passed = not problems and not partitions
     text = "; ".join(problems) or _summary(column, total)
     if partitions and not problems:
-        text = f"`{column}` is fine as a whole, and not in {len(partitions):,} partition(s)"
+        text = f"`{column}` is fine as a whole, and not in {plural(len(partitions), 'partition')}"
     return Verdict(
         RESULTS,
         name,

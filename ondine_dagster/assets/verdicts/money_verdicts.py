@@ -12,6 +12,7 @@ from ondine_dagster.ledger.budgets import amount_of, described, standings
 from ondine_dagster.ledger.limits import in_force
 from ondine_dagster.ledger.outside import outside
 from ondine_dagster.spec.checks import CheckName
+from ondine_dagster.wording import plural
 
 if TYPE_CHECKING:
     from ondine_dagster.ledger.ledger import Ledger
@@ -69,8 +70,8 @@ def _unknown_money(ledger: Ledger, dataset: str) -> Verdict:
     text = "Every request has a known end."
     if found.unknown_requests:
         text = (
-            f"{found.unknown_requests:,} request(s) ended without an answer and may have been "
-            f"billed, {amount_of('usd', found.unknown_money)} at most, which budgets count as "
+            f"{plural(found.unknown_requests, 'request')} ended without an answer and may have "
+            f"been billed, {amount_of('usd', found.unknown_money)} at most, which budgets count as "
             "spent. `ondine-dagster ledger unknown` lists them, `ondine-dagster ledger resolve` "
             "settles them."
         )
@@ -94,7 +95,7 @@ def _ledger(ledger: Ledger) -> Verdict:
         text = f"The ledger cannot be written, and nothing is sent until it can: {broken}"
     elif files:
         text = (
-            f"{len(files):,} file(s) hold ends of requests that are not in the ledger: "
+            f"{plural(len(files), 'file')} with ends of requests that are not in the ledger: "
             f"{', '.join(file.name for file in files[:3])} in {files[0].parent}. The next run "
             "takes in what it can; `.damaged` and `.refused` ones are kept for you. Do not "
             "delete them."

@@ -16,6 +16,7 @@ from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.row_keys import BadKeys
 from ondine_dagster.storage.snapshot import SnapshotResult, SourceEmptied, load_snapshot
 from ondine_dagster.storage.sources import SourceNotFound
+from ondine_dagster.wording import plural
 
 _EXAMPLES = 10
 
@@ -86,8 +87,8 @@ def _fit(taken: SnapshotResult) -> Verdict:
     text = "Every row fits a partition."
     if left_over:
         text = (
-            f"{left_over:,} row(s) fit no partition and are not labelled: they are in "
-            "rejected_rows/_unassigned, with the reason. Mend them in the source, or change "
+            f"No partition fits {plural(left_over, 'row')}: not labelled, and listed in "
+            "rejected_rows/_unassigned with the reason. Correct the source, or change "
             "`partitions`."
         )
     return Verdict(

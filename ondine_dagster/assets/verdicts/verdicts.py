@@ -11,6 +11,7 @@ from ondine_dagster.assets.shared.partition_counts import REJECTED, RESPONSES, R
 from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState, PartitionStatus
 from ondine_dagster.assets.verdicts.facts import Facts, PartitionFacts
 from ondine_dagster.spec.checks import CheckName, Severity
+from ondine_dagster.wording import plural
 
 SNAPSHOT = "snapshot"
 # a partition with fewer rows says little by itself
@@ -78,14 +79,14 @@ def up_to_date(status: DatasetStatus) -> Verdict:
     found = []
     if stale:
         found.append(
-            f"{len(stale):,} partition(s) hold answers to another question (prompt, model or "
-            f"schema were changed): `ondine-dagster plan {name}` says what `ondine-dagster run "
+            f"{plural(len(stale), 'partition')} with answers to another question (prompt, model or "
+            f"schema changed): `ondine-dagster plan {name}` says what `ondine-dagster run "
             f"{name} --all` would cost."
         )
     if unparsed:
         found.append(
-            f"{len(unparsed):,} partition(s) are parsed by other settings than those of now: "
-            f"`ondine-dagster run {name}` parses them again, for nothing."
+            f"{plural(len(unparsed), 'partition')} parsed with other settings than now: "
+            f"`ondine-dagster run {name}` parses again, for free."
         )
     return Verdict(
         SNAPSHOT,
@@ -106,8 +107,8 @@ def _complete(facts: Facts) -> Verdict:
     if red:
         why = next((one.why for one in red if one.why), "")
         text = (
-            f"{len(red):,} partition(s) failed, and {waiting:,} row(s) wait for another run. "
-            f"{why} To go on: `ondine-dagster run {facts.status.dataset}`."
+            f"{plural(len(red), 'partition')} failed; {plural(waiting, 'row')} waiting for another "
+            f"run. {why} To go on: `ondine-dagster run {facts.status.dataset}`."
         ).replace("  ", " ")
     return Verdict(
         RESPONSES,
@@ -123,7 +124,9 @@ def _complete(facts: Facts) -> Verdict:
 
 def _why_red(one: PartitionFacts) -> str:
     rejected = one.status.too_many_rejected or ""
-    waiting = f"{one.status.waiting:,} rows wait: {one.why}" if one.status.waiting else one.why
+    waiting = (
+        f"{plural(one.status.waiting, 'row')} waiting: {one.why}" if one.status.waiting else one.why
+    )
     return "; ".join(part for part in (waiting, rejected) if part)
 
 
@@ -188,8 +191,8 @@ def _rows_add_up(facts: Facts) -> Verdict:
     text = f"{written:,} of {rows:,} rows are in results or rejected_rows"
     if wrong:
         text += (
-            f", and {len(wrong):,} partition(s) do not add up: materialize their results and "
-            "rejected_rows together"
+            f", and the rows of {plural(len(wrong), 'partition')} do not add up: materialize "
+            "results and rejected_rows together"
         )
     return Verdict(
         RESULTS,
@@ -224,9 +227,9 @@ def _rejected_share(facts: Facts) -> Verdict:
     if bad:
         name = facts.status.dataset
         text += (
-            f" In {len(bad):,} partition(s) they are more than limits.max_rejected allows: look at "
-            f"rejected_rows. `ondine-dagster retry {name}` asks again for those that may succeed, "
-            "and says how to ask for the others."
+            f" In {plural(len(bad), 'partition')} they are more than limits.max_rejected allows: "
+            f"look at rejected_rows. `ondine-dagster retry {name}` asks again for those that may "
+            "succeed, and says how to ask for the others."
         )
     return Verdict(
         REJECTED,

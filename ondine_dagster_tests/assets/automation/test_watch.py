@@ -89,4 +89,4 @@ def test_a_source_that_gets_smaller_is_taken_with_a_warning(watched: Watched) ->
     watched.tick()
     smaller = watched.tick()
     assert (smaller.take, smaller.warning) == (True, True)
-    assert "1 bytes instead of 1 file(s), 7 bytes" in smaller.reason
+    assert "1 byte instead of 1 file, 7 bytes" in smaller.reason

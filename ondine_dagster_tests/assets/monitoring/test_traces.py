@@ -122,7 +122,7 @@ def test_results_are_the_same_with_no_trace_host_at_all_and_nothing_is_lost(
         assert len(warnings) == (name == "down")
     assert found[0] == found[1]
     assert len(found[0]) == 15
-    assert "15 request(s) wait to be sent, and nothing is lost" in warnings[0]
+    assert "15 requests waiting to be sent; nothing is lost" in warnings[0]
     assert "ondine-dagster traces push" in warnings[0]
     with TraceHost() as host:
         want_traces(monkeypatch, host.url)
@@ -182,7 +182,7 @@ def test_the_sensor_sends_what_waits(
         said = [_tick(sensor) for _ in range(3)]
     assert "30 waiting" in said[0]
     assert "answers 500" in said[0]
-    assert said[1:] == ["30 request(s) sent, 0 waiting.", "0 request(s) sent, 0 waiting."]
+    assert said[1:] == ["30 requests sent, 0 waiting.", "0 requests sent, 0 waiting."]
     assert len(host.requests) == 30
 
 

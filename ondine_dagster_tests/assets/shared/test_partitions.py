@@ -87,8 +87,8 @@ def test_a_failed_run_names_its_red_partitions_and_what_to_do(make_bench: MakeBe
     with pytest.raises(dg.Failure) as caught:
         bench.run()
     message = str(caught.value)
-    assert "2 partition(s) are not complete (rows-00002, rows-00005)" in message
-    assert "3 row(s) wait for another run" in message
+    assert "2 partitions not complete (rows-00002, rows-00005)" in message
+    assert "3 rows waiting for another run" in message
     assert "ledger resolve" in message
 
 
