@@ -32,6 +32,7 @@ _DESCRIPTIONS: Mapping[str, Mapping[CheckName, str]] = {
     },
     RESPONSES: {
         "complete": "No partition failed, and no row waits for another run.",
+        "one_model": "One model has answered all rows, by the name that its server gives it.",
         "cost_per_row": "A row costs about what the plan expected (`checks.max_cost_ratio`).",
         "budget_left": "No budget is nearly used up (`limits.warn_at_percent`).",
         "unknown_money": "No request ended without anybody knowing whether it was billed.",

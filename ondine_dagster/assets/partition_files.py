@@ -29,6 +29,7 @@ from ondine_dagster.assets.rows.samples import read_row
 from ondine_dagster.assets.shared import tables
 from ondine_dagster.assets.shared.partition_counts import (
     COSTS,
+    MODELS,
     REJECTED,
     RESPONSES,
     RESULTS,
@@ -183,11 +184,13 @@ class PartitionFiles:
             self.abort()
             return self.counts
         metadata = self._metadata() | self._costs()
-        fields = {field_counts.NOTE: field_counts.to_note(self._fields)}
+        own = {
+            RESPONSES: {MODELS: json.dumps(counts.models, sort_keys=True)},
+            RESULTS: {field_counts.NOTE: field_counts.to_note(self._fields)},
+        }
         for asset in (RESPONSES, REJECTED, RESULTS):  # results last: the status reads its notes
             if asset in self._writers:
-                own = fields if asset == RESULTS else {}
-                self._writers[asset].commit(metadata | own)
+                self._writers[asset].commit(metadata | own.get(asset, {}))
         self._raw.file.close()
         return self.counts
 

@@ -27,10 +27,11 @@ from ondine_dagster.llm.prices import money
 from ondine_dagster.settings import find_project_root
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.partitioning import UNASSIGNED
-from ondine_dagster.wording import plural
+from ondine_dagster.wording import counted, plural
 
 _WITHOUT_FILES = (PartitionState.MISSING, PartitionState.CHANGED)
 _SHOWN_CODES = 8
+_SHOWN_MODELS = 5
 _WHY = ["_outcome", "_error_class", "_error_code"]
 
 
@@ -132,6 +133,8 @@ def rows_by_outcome(lake: Lake, status: DatasetStatus) -> Text:
     if status.unassigned:
         remark = f"rejected: see rejected_rows, partition {UNASSIGNED}"
         rows.append(("  no partition", status.unassigned, remark))
+    if len(status.models) > 1:  # perhaps its provider took another one
+        rows.append(("models", len(status.models), counted(status.models, _SHOWN_MODELS)))
     rows.append(("partitions", len(status.partitions), states(status)))
     return aligned([(name, f"{count:,}", remark) for name, count, remark in rows], right=(1,))
 

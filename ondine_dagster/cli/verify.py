@@ -24,6 +24,7 @@ from ondine_dagster.cli.run import INTERRUPT_WAIT_SECONDS, in_session
 from ondine_dagster.cli.target import find_target
 from ondine_dagster.errors import OndineError
 from ondine_dagster.llm.prices import money
+from ondine_dagster.wording import counted
 
 _READY = (PartitionState.DONE, PartitionState.FAILED, PartitionState.UNPARSED)
 _SHOWN = 10
@@ -75,5 +76,8 @@ def verify_command(called: str, rows: int, max_drift: float | None, seed: str | 
         click.echo(scrub(f"  {partition}: {example}"))
     for partition, why in drift.unclear[:_SHOWN]:
         click.echo(scrub(f"  {partition}: cannot be compared: {why}"))
+    if len(drift.models) > 1 or drift.models.keys() - status.models.keys():
+        now, before = (counted(one, _SHOWN) for one in (drift.models, status.models))
+        click.echo(f"models that answered now: {now}; before: {before or 'not known'}")
     click.echo(f"paid {money(summary.this_run.settled)}; no table has changed; --seed {seed}")
     return 0 if drift.passed(allowed) else 1

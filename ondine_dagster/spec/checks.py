@@ -24,6 +24,7 @@ CheckName = Literal[
     "labelled",
     "up_to_date",
     "complete",
+    "one_model",
     "cost_per_row",
     "budget_left",
     "unknown_money",

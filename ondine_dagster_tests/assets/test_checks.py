@@ -10,6 +10,7 @@ import pytest
 
 from ondine_dagster.simulator import FaultPlan, Simulator
 from ondine_dagster.storage.lake import Lake
+from ondine_dagster_tests.assets.test_retry import with_fallback
 from ondine_dagster_tests.assets.verdict_reader import seen, state
 from ondine_dagster_tests.page import Page, open_page
 from ondine_dagster_tests.workbench import PARTITIONED, Bench, MakeBench, declaration, numbered
@@ -44,6 +45,7 @@ def test_a_fresh_project_where_everything_was_materialized_does_not_look_fine(
             seen(bench, asset, check)
             for asset, check in (
                 ("responses", "complete"),
+                ("responses", "one_model"),
                 ("responses", "cost_per_row"),
                 ("responses", "budget_left"),
                 ("responses", "unknown_money"),
@@ -266,6 +268,32 @@ def test_severity_and_blocking_are_declared(make_bench: MakeBench, simulator: Si
     assert simulator.bill.totals.charged == 60
 
 
+def test_a_provider_that_takes_another_model_is_found(
+    make_bench: MakeBench, simulator: Simulator
+) -> None:
+    rows = numbered(20)
+    rows[12]["text"] += " [[fault=other_model]]"
+    bench = make_bench(rows)
+    bench.snapshot()
+    bench.run("rows-00000")
+    assert state(bench, "responses", "one_model") == "ok"
+    bench.run("rows-00001")
+    changed = seen(bench, "responses", "one_model")
+    assert changed.state == "warn"
+    assert "19 demo-model, 1 demo-model-fallback." in changed.text
+    assert "rows-00000" not in changed.metadata["partitions"]
+    assert "| rows-00001 | 9 demo-model, 1 demo-model-fallback |" in changed.metadata["partitions"]
+    shown = bench.events("responses")[-1].asset_materialization
+    assert shown is not None
+    assert shown.metadata["models_served"].value == "9 demo-model, 1 demo-model-fallback"
+    # parsed again, the files of the answers stay as they are
+    bench.run(assets=["results", "rejected_rows"])
+    assert state(bench, "responses", "one_model") == "warn"
+    several = make_bench(rows, llm=with_fallback(simulator))
+    several.run()
+    assert state(several, "responses", "one_model") == "ok"
+
+
 def test_cost_per_row_beyond_the_plan_is_found(make_bench: MakeBench) -> None:
     bench = make_bench(numbered(30), partitions={"rows": 30}, checks={"max_cost_ratio": 0.001})
     bench.snapshot()
@@ -346,6 +374,7 @@ def test_the_page_shows_all_verdicts_after_a_backfill_in_which_a_partition_faile
             "complete": "error",
             "cost_per_row": "ok",
             "ledger": "ok",
+            "one_model": "ok",
             "unknown_money": "warn",
         }
         assert on_the_page(page, bench, "results") == {

@@ -33,6 +33,7 @@ def with_an_unknown_request(person: Person) -> str:
 
 def test_status_shows_partitions_rows_by_outcome_and_money(person: Person) -> None:
     rows = [{"id": f"r{n}", "text": REFUSED if n == 3 else f"row {n}"} for n in range(15)]
+    rows[4]["text"] += " [[fault=other_model]]"
     person.write(rows)
     person.runs()
     result = person.types("status", str(person.declared_in))
@@ -41,6 +42,7 @@ def test_status_shows_partitions_rows_by_outcome_and_money(person: Person) -> No
     assert ["rows-00000", "done", "10", "9", "1", "0"] in shown
     assert ["rows-00001", "done", "5", "5", "0", "0"] in shown
     assert ["rejected", "1", "1", "refused"] in shown
+    assert ["models", "2", "14", "demo-model,", "1", "demo-model-fallback"] in shown
     money = person.simulator.bill.totals.picodollars / 10**12
     assert ["paid", f"${money:.6f}", "15", "requests"] in shown
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ondine_dagster.ledger.ledger import close_ledger, open_ledger
+from ondine_dagster.simulator import FaultPlan
 from ondine_dagster_tests.cli.typing_person import Person
 
 
@@ -22,6 +23,13 @@ def test_it_says_how_many_rows_differ(person: Person) -> None:
     drawn = "select partition from notes.verified order by all"
     three = person.asks(drawn)  # of as many partitions
     assert len(set(three.split())) == 4
+
+    # another model answers now, and says the same
+    assert "models that answered" not in result.stdout
+    person.simulator.fail(FaultPlan(rates={"other_model": 1.0}))
+    other = person.types("verify", "notes.yaml", "--rows", "1")
+    assert "answered now: 1 demo-model-fallback; before: 4 demo-model" in other.stdout
+    person.simulator.fail(FaultPlan())
 
     # of the same rows one has changed its mind
     with open_ledger(person.settings.ledger_path).database.write() as connection:

@@ -6,9 +6,10 @@ answers are paid, within the budgets, and never become current: no table changes
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import groupby
@@ -43,6 +44,7 @@ class Verified:
     """A row that was asked again.
 
     `changed` are the columns that differ: before and now; `why` there is nothing to compare.
+    `model` has answered now, as its server calls it.
     """
 
     partition: str
@@ -50,6 +52,7 @@ class Verified:
     same: Same
     changed: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
     why: str | None = None
+    model: str | None = None
 
 
 def ask_again(pipeline: Pipeline, engine: Engine, chosen: Sequence[Sampled]) -> list[Verified]:
@@ -66,7 +69,11 @@ def ask_again(pipeline: Pipeline, engine: Engine, chosen: Sequence[Sampled]) -> 
             for key, outcome in zip(chunk.keys, chunk.outcomes, strict=True):
                 if key is not None:
                     ended[key] = outcome
-    return [_compared(pipeline, one, ended[one.question.answer_key]) for one in chosen]
+    outcomes = (ended[one.question.answer_key] for one in chosen)
+    return [
+        replace(_compared(pipeline, one, now), model=now.model_served)
+        for one, now in zip(chosen, outcomes, strict=True)
+    ]
 
 
 def _compared(pipeline: Pipeline, one: Sampled, now: RowOutcome) -> Verified:
@@ -96,7 +103,8 @@ def write_verified(
     import pyarrow as pa
 
     names = ("partition", "_row_key", "verdict", "column", "before", "now", "why")
-    schema = pa.schema([(name, pa.string()) for name in (*names, "verified_at", "call")])
+    more = ("model_served", "verified_at", "call")
+    schema = pa.schema([(name, pa.string()) for name in (*names, *more)])
     at = datetime.now(UTC).isoformat(timespec="seconds")
 
     def text(value: Any) -> str:
@@ -104,7 +112,10 @@ def write_verified(
 
     nothing: list[tuple[str | None, str | None, str | None]] = [(None, None, None)]
     rows = [
-        (one.partition, one.row_key, one.same.value, column, before, after, why, at, run_scope)
+        (
+            *(one.partition, one.row_key, one.same.value, column, before, after, why),
+            *(one.model, at, run_scope),
+        )
         for one in found
         for why in [one.why and pipeline.scrub(one.why)]
         for column, before, after in (
@@ -118,7 +129,8 @@ def write_verified(
         kept = [scope == run_scope for scope in before.column("call").to_pylist()]
         tables.insert(0, before.filter(pa.array(kept, pa.bool_())))
     notes = {} if wanted.max_drift is None else {_MAX_DRIFT: str(wanted.max_drift)}
-    table = pa.concat_tables(tables).replace_schema_metadata()  # notes of the call before
+    # a file of an older version has fewer columns; its notes are those of the call before
+    table = pa.concat_tables(tables, promote_options="default").replace_schema_metadata()
     lake.write(pipeline.name, VERIFIED, None, table, notes)
 
 
@@ -135,7 +147,7 @@ class Drift:
 
     `examples` are rows that differ, and how; `unclear` those that cannot be compared, and why.
     `allowed` is the share of rows (0 to 1) that may differ, None where the call did not say: then
-    it is what is declared.
+    it is what is declared. `models` are the rows by the model that answered.
     """
 
     rows: Mapping[str, int]
@@ -143,6 +155,7 @@ class Drift:
     unclear: tuple[tuple[str, str], ...]
     at: str
     allowed: float | None = None
+    models: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def compared(self) -> int:
@@ -188,6 +201,7 @@ def read_drift(lake: Lake, dataset: str) -> Drift | None:
     rows = present.to_pylist()
     allowed = lake.metadata(dataset, VERIFIED, None).get(_MAX_DRIFT)
     verdicts = {(row["partition"], row["_row_key"]): row["verdict"] for row in rows}
+    models = {(row["partition"], row["_row_key"]): row.get("model_served") for row in rows}
     counts = {one: sum(verdict == one for verdict in verdicts.values()) for one in Same}
     examples = tuple(
         (row["partition"], _example(row)) for row in rows if row["verdict"] == Same.MISMATCH
@@ -204,4 +218,5 @@ def read_drift(lake: Lake, dataset: str) -> Drift | None:
         unclear,
         at.replace("T", " ").replace("+00:00", " UTC"),
         None if allowed is None else float(allowed),
+        Counter(one for one in models.values() if one is not None),
     )

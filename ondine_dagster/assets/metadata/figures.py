@@ -6,6 +6,7 @@ where a stage runs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,11 +38,13 @@ class Figures:
         self._preview: dict[str, list[dict[str, Any]]] = {RESULTS: [], REJECTED: []}
         self._latencies: list[pa.ChunkedArray] = []
         self._sources: list[pa.ChunkedArray] = []
+        self._models: list[pa.ChunkedArray] = []
 
     def responses(self, rows: pa.Table) -> None:
         """Take in rows of `responses`."""
         self._latencies.append(rows.column("latency_ms"))
         self._sources.append(rows.column("cost_source"))
+        self._models.append(rows.column("model_served"))
 
     def rows(self, asset: str, rows: pa.Table) -> None:
         """Keep the first rows of `results` or `rejected_rows`."""
@@ -61,7 +64,12 @@ class Figures:
         latencies = pa.chunked_array([piece for one in self._latencies for piece in one.chunks])
         half, most = pc.quantile(latencies, [0.5, 0.95]).to_pylist()
         counts.latency_p50, counts.latency_p95 = half, most
-        sources = pa.chunked_array([piece for one in self._sources for piece in one.chunks])
-        for pair in pc.value_counts(sources).to_pylist():
-            if pair["values"] is not None:
-                counts.cost_sources[pair["values"]] = pair["counts"]
+        counts.cost_sources = _counted(self._sources)
+        counts.models = _counted(self._models)
+
+
+def _counted(columns: Sequence[pa.ChunkedArray]) -> Counter[str]:
+    """Count the values that there are."""
+    values = pa.chunked_array([piece for one in columns for piece in one.chunks])
+    pairs = pc.value_counts(values.drop_null()).to_pylist()
+    return Counter({pair["values"]: pair["counts"] for pair in pairs})

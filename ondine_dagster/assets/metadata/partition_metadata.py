@@ -14,6 +14,9 @@ from ondine_dagster.assets.shared.partition_counts import (
 from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.engine.rows import Outcome
 from ondine_dagster.llm.capabilities import capabilities_of
+from ondine_dagster.wording import counted
+
+_SHOWN_MODELS = 10
 
 
 def partition_metadata(pipeline: Pipeline, asset: str, counts: PartitionCounts) -> Metadata:
@@ -30,6 +33,8 @@ def partition_metadata(pipeline: Pipeline, asset: str, counts: PartitionCounts) 
             metadata |= {f"rows_{flag}": rows for flag, rows in sorted(counts.damages.items())}
             if counts.requests:
                 metadata["rows_per_request"] = round(counts.carried / counts.requests, 2)
+        if counts.models:
+            metadata["models_served"] = counted(counts.models, _SHOWN_MODELS)
         if pipeline.dataset.output.fields:
             metadata["structured_output"] = capabilities_of(pipeline.dataset.llm).structured
     elif asset == RESULTS:

@@ -17,6 +17,8 @@ TRIO = (RESPONSES, RESULTS, REJECTED)
 # notes of a partition: what the requests of the last run cost (picodollars), for how many rows,
 # what was expected, and why rows wait
 COSTS = ("ondine.cost", "ondine.asked", "ondine.expected", "ondine.why")
+# note of `responses`: rows by the model that answered, as its server called it (JSON)
+MODELS = "ondine.models"
 _LONGEST_REASON = 300
 _NOT_THE_ROWS_OWN = (ErrorClass.CONFIG, ErrorClass.CAPACITY, ErrorClass.TRANSIENT)
 
@@ -72,6 +74,7 @@ class PartitionCounts:
     completion_tokens: int = 0
     cached_tokens: int = 0
     cost_sources: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)  # rows by the model that answered
     latency_p50: float | None = None
     latency_p95: float | None = None
     throttled_seconds: float = 0

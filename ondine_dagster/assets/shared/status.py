@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ondine_dagster.assets.shared.partition_counts import (
+    MODELS,
     REJECTED,
     RESPONSES,
     RESULTS,
@@ -33,6 +36,7 @@ _NOTES = {
         "ondine.truncated",
         "ondine.ceiling",
         "ondine.unanswered",
+        MODELS,
     ),
     RESULTS: (*_PARSED, "ondine.results", "ondine.skipped"),
     REJECTED: (*_PARSED, "ondine.rejected"),
@@ -57,7 +61,8 @@ class PartitionStatus:
     """One partition; counts are those of its files (0 where there are none).
 
     `skipped` rows stand in `results` too, and are not counted as results.
-    `too_many_rejected` says so where `limits.max_rejected` is passed.
+    `too_many_rejected` says so where `limits.max_rejected` is passed. `models` are its rows by the
+    model that answered, as its server called it.
     """
 
     partition: str
@@ -68,6 +73,7 @@ class PartitionStatus:
     waiting: int
     skipped: int = 0
     too_many_rejected: str | None = None
+    models: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +116,14 @@ class DatasetStatus:
     def waiting(self) -> int:
         """Return the rows that wait for another run."""
         return sum(one.waiting for one in self.partitions)
+
+    @property
+    def models(self) -> Counter[str]:
+        """Return the answered rows by the model that answered, as its server called it."""
+        found: Counter[str] = Counter()
+        for one in self.partitions:
+            found.update(one.models)
+        return found
 
     def in_state(self, *states: PartitionState) -> list[str]:
         """Return the partitions in one of `states`, in order."""
@@ -174,6 +188,7 @@ def _partition(
         waiting=waiting,
         skipped=skipped,
         too_many_rejected=too_many_rejected(for_good, asked, most) if passed else None,
+        models=json.loads(responses.get(MODELS) or "{}"),  # files of an older version have none
     )
 
 

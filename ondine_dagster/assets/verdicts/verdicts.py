@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from ondine_dagster.assets.shared.events import dollars
 from ondine_dagster.assets.shared.next_step import DUE, next_step
 from ondine_dagster.assets.shared.partition_counts import REJECTED, RESPONSES, RESULTS
+from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.assets.shared.status import DatasetStatus, PartitionState, PartitionStatus
 from ondine_dagster.assets.verdicts.facts import Facts, PartitionFacts
 from ondine_dagster.spec.checks import CheckName, Severity
-from ondine_dagster.wording import plural
+from ondine_dagster.wording import counted, plural
 
 SNAPSHOT = "snapshot"
 # a partition with fewer rows says little by itself
 _ENOUGH_ROWS = 20
+_SHOWN_MODELS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ def partition_verdicts(facts: Facts) -> list[Verdict]:
         labelled(facts.status),
         up_to_date(facts.status),
         _complete(facts),
+        _one_model(facts),
         _cost_per_row(facts),
         _rows_add_up(facts),
         _drift(facts),
@@ -128,6 +131,40 @@ def _why_red(one: PartitionFacts) -> str:
         f"{plural(one.status.waiting, 'row')} waiting: {one.why}" if one.status.waiting else one.why
     )
     return "; ".join(part for part in (waiting, rejected) if part)
+
+
+def _one_model(facts: Facts) -> Verdict:
+    models = facts.status.models
+    told = counted(models, _SHOWN_MODELS)
+    usual = models.most_common(1)[0][0] if models else ""
+    others = [
+        (one.key, counted(one.status.models, _SHOWN_MODELS))
+        for one in facts.partitions
+        if one.status.models and set(one.status.models) != {usual}
+    ]
+    text = f"Rows by the model that answered: {told}." if models else "Nothing was answered yet."
+    passed = len(models) < 2 or _may_be_several(facts.pipeline)
+    if not passed:
+        name = facts.status.dataset
+        text += (
+            " The server gives its model another name for some of them: perhaps it is another "
+            f"model. `ondine-dagster verify {name}` asks some rows again and compares."
+        )
+    return Verdict(
+        RESPONSES,
+        "one_model",
+        "one_model",
+        passed,
+        text,
+        partitions=[] if passed else others,
+        numbers={"models": len(models)},
+    )
+
+
+def _may_be_several(pipeline: Pipeline) -> bool:
+    """Return whether the declaration names several models."""
+    llm = pipeline.dataset.llm
+    return pipeline.fallback_llm is not None or bool(llm.openrouter and llm.openrouter.models)
 
 
 def _cost_per_row(facts: Facts) -> Verdict:
