@@ -7,15 +7,19 @@ it has made. Answers that were paid once are never paid again, in whatever cell 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
+import click
 import yaml
 from pydantic import ValidationError
 
@@ -31,6 +35,7 @@ from ondine_dagster.llm.prices import money
 from ondine_dagster.settings import load_settings
 from ondine_dagster.spec import LINEAGE_COLUMNS, Dataset, format_errors
 from ondine_dagster.spec.file_places import is_address
+from ondine_dagster.spec.upstream import DATASET_NAME
 from ondine_dagster.storage.atomic import ensure_folder, write_atomically
 from ondine_dagster.storage.frames import as_pandas, from_frame, is_polars
 from ondine_dagster.storage.locate import locate, read_rows
@@ -43,9 +48,13 @@ if TYPE_CHECKING:
 
 _FOLDER = "notebook"
 _REASONS = ("_outcome", "_error_message")
+_TOLD = frozenset({*_REASONS, *LINEAGE_COLUMNS})
+_KINDS = {bool: "boolean", int: "integer", float: "number"}
 # what is paid is not paid again: only rows whose question is new are asked
 _ALL = Choice("all")
 _WAIT_SECONDS = 0.2
+# Dagster's loggers deadlock where two runs begin at once in one process
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def enrich(
@@ -81,19 +90,30 @@ def enrich(
     Returns:
         What was given (a DataFrame of pandas for a path), all rows in their order, with a column
         for each field, `_outcome`, and `_error_message` where a row was rejected. Fields are NULL
-        there.
+        there. What an earlier call has added beside its fields is replaced.
+
+    A call waits for one that is under way in this process, and for one in another process that asks
+    the same of a table with these columns.
 
     Raises:
         OndineError: a wrong declaration, or no row was answered.
     """
+    data = _without_earlier(data)
     table = _table(data, sample)
     declared = {
         "prompt": {"template": prompt} if isinstance(prompt, str) else dict(prompt),
         "llm": llm if isinstance(llm, str) else dict(llm),
-        "output": {"fields": {one: _field(one, what) for one, what in (fields or {}).items()}},
+        "output": {"fields": _fields(fields)},
         "limits": _limits(limits, budget_usd),
     }
-    target = _declare(name or _name(declared, table.column_names), declared, table, key)
+    name = name or _name(declared, table.column_names)
+    with _ONE_AT_A_TIME, _alone(name) as folder:
+        answers = _answers(_declare(folder, name, declared, table, key), lineage=lineage)
+    return _joined(data, table, answers)
+
+
+def _answers(target: Target, *, lineage: bool) -> pa.Table:
+    """Run the dataset and return what became of each row; raises OndineError where none has one."""
     summary = _run(target)
     if summary.status.rows and not summary.status.results:
         told = problems(target, summary, _ALL)
@@ -101,15 +121,48 @@ def enrich(
     more = LINEAGE_COLUMNS if lineage else ()
     columns = dict.fromkeys((*target.pipeline.dataset.output_columns(), *_REASONS, *more))
     snapshot = target.pipeline.snapshot(target.lake)
-    return _joined(data, table, outcomes(target.lake, snapshot, list(columns)))
+    return outcomes(target.lake, snapshot, list(columns))
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[Path]:
+    """Keep other processes off the dataset of this name: each would see the other's rows.
+
+    Yields the folder of tables and declarations; raises OndineError for what cannot be a name.
+    """
+    if not DATASET_NAME.fullmatch(name):
+        raise OndineError(
+            f"name is {name!r}; it must start with a small letter, and hold only small letters, "
+            "digits and _, at most 63."
+        )
+    folder = load_settings(Path.cwd()).data_dir / _FOLDER
+    ensure_folder(folder)
+    with open(folder / f"{name}.lock", "ab") as lock:
+        told = False
+        while not _taken(lock):
+            if not told:
+                click.echo(f"{name}: waiting for another process that asks the same.", err=True)
+                told = True
+            time.sleep(_WAIT_SECONDS)
+        yield folder
+
+
+def _taken(lock: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _declare(
-    name: str, declared: Mapping[str, Any], table: pa.Table, key: str | Sequence[str]
+    folder: Path,
+    name: str,
+    declared: Mapping[str, Any],
+    table: pa.Table,
+    key: str | Sequence[str],
 ) -> Target:
     """Write table and declaration; return the dataset that they are."""
-    folder = load_settings(Path.cwd()).data_dir / _FOLDER
-    ensure_folder(folder)
     write_table(folder / f"{name}.parquet", table)
     source: dict[str, Any] = {"path": f"{name}.parquet"}
     if key:
@@ -121,6 +174,17 @@ def _declare(
     return find_target(str(path))
 
 
+def _fields(fields: Any) -> dict[str, Any]:
+    if fields is None:
+        return {}
+    if not isinstance(fields, Mapping):
+        raise OndineError(
+            f"fields is {fields!r}; it must be a mapping, such as "
+            "{'mood': ['good', 'bad'], 'score': 'integer'}."
+        )
+    return {one: _field(one, what) for one, what in fields.items()}
+
+
 def _field(name: str, what: Any) -> dict[str, Any]:
     """Return a field as it is declared, from the short forms too."""
     if isinstance(what, str):
@@ -128,9 +192,12 @@ def _field(name: str, what: Any) -> dict[str, Any]:
     if isinstance(what, Mapping):
         return dict(what)
     if isinstance(what, Sequence) and what:
-        kinds = {type(value) for value in what}
-        kind = {str: "string", int: "integer"}.get(kinds.pop(), "number")
-        return {"type": kind if not kinds else "string", "enum": list(what)}
+        kinds = {_KINDS.get(type(value), "string") for value in what}
+        if kinds == {"boolean"}:
+            return {"type": "boolean"}
+        numbers = kinds <= {"integer", "number"}
+        kind = kinds.pop() if len(kinds) == 1 else "number" if numbers else "string"
+        return {"type": kind, "enum": list(what)}
     raise OndineError(
         f"fields: {name} is {what!r}; it must be a type (string, integer, number, boolean), a list "
         f"of allowed values, or a mapping such as {{'type': 'integer', 'minimum': 0}}."
@@ -195,8 +262,20 @@ def _settle(
         ended.set_exception(error)
 
 
+def _without_earlier(data: Any) -> Any:
+    """Return a table without what an earlier call has told of its rows."""
+    import pandas as pd
+    import pyarrow as pa
+
+    if isinstance(data, pa.Table):
+        return data.drop_columns([name for name in data.column_names if name in _TOLD])
+    if isinstance(data, pd.DataFrame):
+        return data.drop(columns=[name for name in data.columns if name in _TOLD])
+    return data.drop(_TOLD.intersection(data.columns)) if is_polars(data) else data
+
+
 def _table(data: Any, sample: int | None) -> pa.Table:
-    if sample is not None and sample < 1:
+    if sample is not None and (not isinstance(sample, int) or sample < 1):
         raise OndineError(f"sample is {sample}; it must be at least 1, or None for all rows.")
     table = _rows_of(str(data)) if isinstance(data, str | Path) else from_frame(data)
     return table if sample is None else table.slice(0, sample)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +119,66 @@ def test_ctrl_c_keeps_what_is_paid(frame: pd.DataFrame, simulator: Simulator) ->
     assert simulator.bill.totals.charged == 3
 
 
+def test_calls_at_once_keep_their_rows_apart(simulator: Simulator) -> None:
+    llm = declaration(simulator)["llm"]
+    frames = [pd.DataFrame({"text": [f"[[token={name}{n}]]" for n in range(3)]}) for name in "ab"]
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(lambda one: enrich(one, prompt=PROMPT, llm=llm), frames))
+    assert [one["response"].tolist() for one in found] == [["a0", "a1", "a2"], ["b0", "b1", "b2"]]
+
+
+def test_a_call_waits_for_another_process_that_asks_the_same(
+    frame: pd.DataFrame, simulator: Simulator, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = data_dir / "notebook"
+    folder.mkdir(parents=True)
+    ask: dict[str, Any] = {"prompt": PROMPT, "llm": declaration(simulator)["llm"], "name": "moods"}
+    with ThreadPoolExecutor() as threads, open(folder / "moods.lock", "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        call = threads.submit(enrich, frame, **ask)
+        while "moods: waiting for another process" not in capsys.readouterr().err:
+            assert not call.done()
+        assert not (folder / "moods.parquet").exists()
+        fcntl.flock(other, fcntl.LOCK_UN)
+        assert call.result()["response"].dropna().tolist() == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pl.DataFrame,
+        pytest.param(pd.DataFrame, marks=pytest.mark.slow),
+        pytest.param(pa.table, marks=pytest.mark.slow),
+    ],
+)
+def test_what_came_back_may_be_asked_about_again(
+    kind: Callable[[Any], Any], simulator: Simulator
+) -> None:
+    llm = declaration(simulator)["llm"]
+    table = kind({"text": ["[[token=a]]", "[[fault=refusal]]"]})
+    first = enrich(table, prompt=PROMPT, llm=llm, lineage=True)
+    second = enrich(first, prompt="{{ response }} {{ text }}", llm=llm, fields=FIELDS)
+    names = list(second.column_names if kind is pa.table else second.columns)
+    assert names == ["text", "response", "mood", "score", "_outcome", "_error_message"]
+
+
+def test_fields_have_the_type_of_their_values(frame: pd.DataFrame, simulator: Simulator) -> None:
+    fields = {"late": [True, False], "stars": [1, 2.5], "size": [1, 2]}
+    labelled = enrich(frame, prompt=PROMPT, llm=declaration(simulator)["llm"], fields=fields)
+    assert labelled["late"].dropna().isin([True, False]).all()
+    assert labelled["stars"].dropna().isin([1, 2.5]).all()
+    assert labelled["size"].dtype == "Int64"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"data": [1, 2]}, "list is no table"),
         ({"data": pd.DataFrame({"text": [1, "a"]})}, "values of one type"),
         ({"sample": 0}, "it must be at least 1"),
+        ({"sample": 2.5}, "it must be at least 1"),
+        ({"name": "../moods"}, "name is '../moods'; it must start with a small letter"),
+        ({"fields": ["mood"]}, "fields is .*; it must be a mapping"),
         ({"fields": {"mood": []}}, "fields: mood is"),
         ({"fields": {"mood": "text"}}, "must be one of 'string'"),
         ({"prompt": "{{ txt }}"}, "txt"),
