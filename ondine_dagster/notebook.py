@@ -274,7 +274,7 @@ def _without_earlier(data: Any) -> Any:
     return data.drop(_TOLD.intersection(data.columns)) if is_polars(data) else data
 
 
-def _table(data: Any, sample: int | None) -> pa.Table:
+def _table(data: Any, sample: Any) -> pa.Table:
     if sample is not None and (not isinstance(sample, int) or sample < 1):
         raise OndineError(f"sample is {sample}; it must be at least 1, or None for all rows.")
     table = _rows_of(str(data)) if isinstance(data, str | Path) else from_frame(data)
