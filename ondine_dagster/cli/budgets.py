@@ -57,4 +57,4 @@ def budgets_table(found: Sequence[Standing]) -> Text:
 def budgets_line(found: Sequence[Standing]) -> str:
     """Return all budgets on one line, with what is left of each."""
     parts = [f"{described(one.limit)} ({one.cells()[-1]} left)" for one in found]
-    return ", ".join(parts) or "none: what may be spent is not limited"
+    return ", ".join(parts) or "none: spending is not limited"

@@ -209,7 +209,7 @@ def _remarks(plan: _Plan) -> Iterator[str]:
     if found.everything.requests and not found.everything.most:
         yield f"{provider.model} is free: its prices are 0."
     yield f"Tokens: {_tokens(found, provider)}."
-    yield "At most: each request has its most tokens. Requests of unknown outcome come on top."
+    yield "At most: every request costs its worst case. Requests of unknown outcome come on top."
     asked = found.run if found.run.requests else found.everything
     if asked.rows > asked.requests:
         yield (

@@ -61,7 +61,7 @@ def problems(target: Target, summary: RunSummary, choice: Choice) -> list[str]:
     found = [failure.message for failure in summary.failures]
     only_red = all(failure.only_red for failure in summary.failures)
     if found and (waiting_again(status) or not only_red):  # else retry is the way on
-        found.append(f"When that is put right, go on with: {again}{choice.options}")
+        found.append(f"When that is solved, go on with: {again}{choice.options}")
     missing = status.in_state(*_WITHOUT_FILES)
     if missing and not summary.failures:
         found.append(

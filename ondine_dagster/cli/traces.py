@@ -31,9 +31,7 @@ def push_command(*, everything: bool, since: str | None) -> int:
     settings = load_settings(Path.cwd())
     destination = destination_of(settings)
     if destination is None:
-        raise OndineError(
-            f"{TRACES} is not set, and nobody knows where traces go. Set it to langfuse or otlp."
-        )
+        raise OndineError(f"{TRACES} is not set, so traces go nowhere. Set it to langfuse or otlp.")
     path = _ledger(settings)
     with closing(Database(path)) as database:
         if everything or since is not None:

@@ -79,5 +79,6 @@ def verify_command(called: str, rows: int, max_drift: float | None, seed: str | 
     if len(drift.models) > 1 or drift.models.keys() - status.models.keys():
         now, before = (counted(one, _SHOWN) for one in (drift.models, status.models))
         click.echo(f"models that answered now: {now}; before: {before or 'not known'}")
-    click.echo(f"paid {money(summary.this_run.settled)}; no table has changed; --seed {seed}")
+    paid = money(summary.this_run.settled)
+    click.echo(f"paid {paid}; no table has changed; the same rows again: --seed {seed}")
     return 0 if drift.passed(allowed) else 1

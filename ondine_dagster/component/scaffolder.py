@@ -24,10 +24,10 @@ type: ondine_dagster.LLMDataset
 attributes:
   name: {name}
 
-  # The table: CSV with a header line, or Parquet; beside this file, or in the project root.
+  # The table: CSV, JSON, Excel or Parquet; beside this file, or in the project root.
   source:
     path: {sample}
-    key: id # the column that names a row for good
+    key: id # the column that identifies a row
 
   # What is asked about each row. A column is written {{{{ column }}}}.
   prompt:
@@ -56,7 +56,7 @@ attributes:
         description: How satisfied the customer is, 0 to 10.
         minimum: 0
         maximum: 10
-        column: stars # the column's name, if it is to differ; costs nothing to change
+        column: stars # another name for the column; free to change
 
   # partitions:
   #   rows: 5000 # rows in one partition, the unit of progress and of backfills
@@ -83,7 +83,7 @@ from ondine_dagster import (
 
 DATASET = Dataset(
     name="{name}",
-    # The table: CSV with a header line, or Parquet; beside this file, or in the project root.
+    # The table: CSV, JSON, Excel or Parquet; beside this file, or in the project root.
     source=Source(path="{sample}", key=("id",)),
     # What is asked about each row. A column is written {{{{ column }}}}.
     prompt=Prompt(

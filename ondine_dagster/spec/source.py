@@ -152,8 +152,8 @@ class Source(Part):
     )
     key: KeyColumns = Field(
         default=(),
-        description="The column, or list of columns, that names a row for good. Without it a row "
-        "is known by all its values, and a corrected typo makes a new row.",
+        description="The column, or list of columns, that identifies a row. Without it a row is "
+        "identified by all its values, so a corrected typo makes it a new row.",
         examples=["review_id", ["country", "order_id"]],
     )
     types: Annotated[dict[FilledText, ColumnType], LOCAL] = Field(

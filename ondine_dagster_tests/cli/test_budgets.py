@@ -69,7 +69,7 @@ def test_doctor_names_the_budgets_and_what_is_left(
 ) -> None:
     person.write(2)
     called = str(person.declared_in)
-    assert "ok    budgets      none: what may be spent is not limited" in (
+    assert "ok    budgets      none: spending is not limited" in (
         person.types("doctor", called).stdout
     )
     person.declare(limits={"budgets": [{"requests": 9, "per": "total"}]})
