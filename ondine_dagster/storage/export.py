@@ -171,11 +171,12 @@ def _schema(lake: Lake, snapshot: Snapshot, keys: Sequence[str], more: Sequence[
             f"some are from before a change of the declaration. Bring them up to date first: "
             f"ondine-dagster run {snapshot.dataset}"
         ) from None
-    added = {*LINEAGE_COLUMNS, *ERROR_COLUMNS}
-    source = [name for name in snapshot.source_columns if name in union.names]
-    output = [name for name in union.names if name not in added and name not in source]
-    traced = [name for name in more if name in union.names]
-    fields = [union.field(name) for name in (*source, *output, *traced)]
+    known = {field.name: field for field in union}
+    left_out = {*LINEAGE_COLUMNS, *ERROR_COLUMNS, *snapshot.source_columns}
+    source = [name for name in snapshot.source_columns if name in known]
+    output = [name for name in known if name not in left_out]
+    traced = [name for name in more if name in known]
+    fields = [known[name] for name in (*source, *output, *traced)]
     ours = [name for name in (QUESTION_VERSION_COLUMN, TRACE_COLUMN) if name in more]
     fields += [pa.field(name, pa.string()) for name in ours]
     return pa.schema(fields)

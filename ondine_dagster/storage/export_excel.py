@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.atomic import AtomicFile
-from ondine_dagster.storage.export_file import ExportFile, json_text
+from ondine_dagster.storage.export_file import ExportFile, batches, json_text
 from ondine_dagster.storage.row_keys import plain_values
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ExcelFile(ExportFile):
 
     def write(self, rows: pa.Table) -> None:
         """Add rows; raises OndineError for a value that no cell holds."""
-        for batch in rows.to_batches():
+        for batch in batches(rows):
             columns = [_values(column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 self._append(values)

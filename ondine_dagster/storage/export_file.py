@@ -12,6 +12,8 @@ from ondine_dagster.storage.row_keys import canonical_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_CELLS_AT_ONCE = 500_000
+
 
 class ExportFile(AbortedUnlessCommitted):
     """A file in the making; as a context manager it is dropped unless committed."""
@@ -31,6 +33,13 @@ class ExportFile(AbortedUnlessCommitted):
     def abort(self) -> None:
         """Forget what was written; does nothing after a commit."""
         self._file.abort()
+
+
+def batches(rows: pa.Table) -> list[pa.RecordBatch]:
+    """Return the rows in pieces whose cells fit into memory as Python's values."""
+    most = max(1, _CELLS_AT_ONCE // max(1, rows.num_columns))
+    found: list[pa.RecordBatch] = rows.to_batches(max_chunksize=most)
+    return found
 
 
 def json_text(value: Any) -> str:

@@ -15,7 +15,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.storage.atomic import AtomicFile
 from ondine_dagster.storage.export_duckdb import DuckDBFile
 from ondine_dagster.storage.export_excel import ExcelFile
-from ondine_dagster.storage.export_file import ExportFile, finite, json_text
+from ondine_dagster.storage.export_file import ExportFile, batches, finite, json_text
 from ondine_dagster.storage.row_keys import plain, plain_values
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _DIGITS_WRITTEN_PLAINLY = 6
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=plain)
 _SPECIAL = re.compile('[",\r\n]')
 
 
@@ -63,12 +64,11 @@ class _Parquet(ExportFile):
 
 class _JsonLines(ExportFile):
     def write(self, rows: pa.Table) -> None:
-        for batch in rows.to_batches():
+        for batch in batches(rows):
             columns = [_json_values(column) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 row = dict(zip(self._schema.names, values, strict=True))
-                text = json.dumps(row, ensure_ascii=False, default=plain)
-                self._file.stream.write(text.encode() + b"\n")
+                self._file.stream.write(_ENCODER.encode(row).encode() + b"\n")
 
 
 _FORMATS: dict[str, type[ExportFile]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def named(names: Sequence[str | None], path: Path | str, advice: str = "") -> li
 
 def distinct(names: Sequence[str], path: Path | str) -> list[str]:
     """Return the names; raises OndineError where two columns have the same."""
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
         raise OndineError(f"{path}: columns with the same name: {', '.join(repeated)}. Rename one.")
     return list(names)

@@ -168,9 +168,10 @@ def as_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return the columns of `schema`, NULL where the table has none: a file may be older."""
     import pyarrow as pa
 
+    known = dict(zip(table.column_names, table.columns, strict=True))
     columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
+        known[field.name].cast(field.type)
+        if field.name in known
         else pa.nulls(table.num_rows, field.type)
         for field in schema
     ]
