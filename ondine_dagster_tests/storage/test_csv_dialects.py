@@ -171,7 +171,9 @@ def test_an_archive_holds_one_file(tmp_path: Path, files: dict[str, bytes]) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "ending"), [(gzip.compress(b"id\n1\n"), ".gz"), (archive({"a": b"1"}), ".xlsx")]
+    ("content", "ending"),
+    [(gzip.compress(b"id\n1\n"), ".gz"), (archive({"a": b"1"}), ".xlsx")],
+    ids=["gzip", "zip"],  # their bytes hold the time
 )
 def test_a_packed_file_under_the_name_of_a_text_is_told(
     tmp_path: Path, content: bytes, ending: str
