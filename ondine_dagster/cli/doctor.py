@@ -25,6 +25,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
 from ondine_dagster.ledger.database import reader_engine, refuse_network_file_system
 from ondine_dagster.ledger.estimates import Estimator
+from ondine_dagster.ledger.sealing import refuse_other_key, refuse_while_rekeyed, sealing
 from ondine_dagster.llm.price_table import price_table
 from ondine_dagster.llm.prices import usd
 from ondine_dagster.llm.pricing import Pricing
@@ -150,16 +151,20 @@ def _writable(folder: Path) -> str:
 def _ledger(path: Path) -> str:
     existing = next(one for one in path.parents if one.exists())
     refuse_network_file_system(existing / path.name)
+    used = sealing()
+    sealed = "" if used.namespace is None else f", new texts encrypted ({used.namespace.hex()})"
     if not path.exists():
-        return f"{path} (made by the first run)"
+        return f"{path}, made by the first run{sealed}"
     with reader_engine(path).connect() as connection:
+        refuse_while_rekeyed(connection)
+        refuse_other_key(connection, path, used)
         problems = check(connection)
     if problems:
         raise OndineError(
             f"{path} does not add up: {problems[0]} ({len(problems)} in all, "
             "`ondine-dagster ledger check` lists them)"
         )
-    return f"{path}, adds up"
+    return f"{path}, adds up{sealed}"
 
 
 def _keys(settings: Settings) -> str:

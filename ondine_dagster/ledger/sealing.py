@@ -138,17 +138,22 @@ def refuse_while_rekeyed(connection: Connection) -> None:
 
 
 def bind_key(connection: Connection, ledger: Path, used: Sealing) -> None:
-    """Note the key of a ledger where it is new to it.
+    """Note the key of a ledger where it is new to it. Raises OndineError as `refuse_other_key`."""
+    refuse_other_key(connection, ledger, used)
+    if used.namespace is None:
+        return
+    if bound_key(connection) is None:
+        set_bound_key(connection, used.namespace)
+    make_secret(connection)
 
-    Raises OndineError for another key than the ledger's, and where there is none: before anything
-    is sent, and before a text is written that somebody could read, or nobody.
+
+def refuse_other_key(connection: Connection, ledger: Path, used: Sealing) -> None:
+    """Raise OndineError for another key than the ledger's, and where there is none.
+
+    Before anything is sent, and before a text is written that somebody could read, or nobody.
     """
     bound = bound_key(connection)
     if bound is None or bound == used.namespace:
-        if bound != used.namespace:
-            set_bound_key(connection, used.namespace)
-        if used.namespace is not None:
-            make_secret(connection)
         return
     if used.namespace is None:
         raise OndineError(

@@ -142,3 +142,23 @@ def test_doctor_finds_a_ledger_that_does_not_add_up(person: Person) -> None:
     result = person.types("doctor")
     assert result.exit_code == 1
     assert "FAIL  ledger" in result.stdout
+
+
+def test_doctor_says_that_a_run_would_be_refused_for_its_encryption_key(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "too short")
+    assert "needs 16 at least" in person.types("doctor").stdout, "before there is a ledger"
+    monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", "the first key of all")
+    person.write(2)
+    person.runs()
+    assert "adds up, new texts encrypted (" in person.types("doctor").stdout
+    for key, said in (("another key than that", "is another one"), (None, "is not set")):
+        if key is None:
+            monkeypatch.delenv("ONDINE_ENCRYPTION_KEY")
+        else:
+            monkeypatch.setenv("ONDINE_ENCRYPTION_KEY", key)
+        result = person.types("doctor")
+        assert result.exit_code == 1
+        (line,) = [one for one in result.stdout.splitlines() if one.startswith("FAIL  ledger")]
+        assert f"ONDINE_ENCRYPTION_KEY {said}" in " ".join(line.split())
