@@ -51,7 +51,12 @@ def load_declaration(path: Path) -> list[Declared]:
     """
     path = absolute(path)
     if path.is_dir():
-        path = next((path / name for name in _FILE_NAMES if (path / name).is_file()), path)
+        found = [path / name for name in _FILE_NAMES if (path / name).is_file()]
+        if not found:
+            raise OndineError(
+                f"{path} is a folder without a {_FILE_NAMES[0]}. Give the path of a YAML file."
+            )
+        path = found[0]
     documents = read_documents(path)
     declared = [
         Declared(_dataset(document, path), path, project_root_of(path))

@@ -97,3 +97,13 @@ def test_what_cannot_be_done_yet_names_the_command_to_begin_with(
     told = CliRunner().invoke(cli, command)
     assert told.exit_code == 1
     assert "ondine-dagster run two.yaml#notes" in told.stderr, told.stderr
+
+
+def test_a_folder_stands_for_its_declaration_and_another_one_is_refused(file: Path) -> None:
+    place = file.parent / "labels"
+    place.mkdir()
+    empty = CliRunner().invoke(cli, ["status", "labels/"])
+    assert (empty.exit_code, "is a folder without a defs.yaml" in empty.stderr) == (1, True)
+    first = file.read_text().partition("---")[0]
+    (place / "defs.yaml").write_text(first)
+    assert find_target("labels/").name == "notes"
