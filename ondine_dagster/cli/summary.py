@@ -18,7 +18,7 @@ from ondine_dagster.cli.budgets import budgets_table
 from ondine_dagster.cli.choice import Choice
 from ondine_dagster.cli.console import aligned, seconds
 from ondine_dagster.cli.dagster_runs import RunFailure
-from ondine_dagster.cli.target import Target
+from ondine_dagster.cli.target import Target, program
 from ondine_dagster.ledger.budgets import Standing
 from ondine_dagster.ledger.estimates import Recorded, compared
 from ondine_dagster.ledger.totals import Spent, Unsettled
@@ -230,9 +230,10 @@ def page_command(target: Target) -> str:
     home = f"DAGSTER_HOME={shlex.quote(str(target.settings.dagster_home))}"
     root = find_project_root(target.declared.declared_in.parent)
     if root is None:
-        return f"{home} dagster-webserver --empty-workspace"
+        webserver = program("dagster-webserver", "dagster_webserver")
+        return f"{home} {webserver} --empty-workspace"
     there = "" if root == Path.cwd() else f"cd {shlex.quote(str(root))} && "
-    return f"{there}{home} dagster dev"
+    return f"{there}{home} {program('dagster', 'dagster', root)} dev"
 
 
 def next_commands(target: Target, status: DatasetStatus) -> list[str]:

@@ -153,13 +153,18 @@ def _in_file(called: str) -> Declared:
     )
 
 
-def program() -> str:
-    """Return how to call this program from a shell in the current folder."""
-    script = Path(sys.executable).with_name("ondine-dagster")
-    found = shutil.which("ondine-dagster")
+def program(
+    name: str = "ondine-dagster", module: str = "ondine_dagster.cli.main", here: Path | None = None
+) -> str:
+    """Return how to call a program of this environment from a shell in `here`, the current folder.
+
+    By its name where the shell finds it, else by its path, or as a module where it has no script.
+    """
+    script = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
     if found is not None and Path(found).absolute() == script.absolute():
-        return "ondine-dagster"
+        return name
     if not script.is_file():
-        return f"{shlex.quote(sys.executable)} -m ondine_dagster.cli.main"
-    here = Path.cwd()
+        return f"{shlex.quote(sys.executable)} -m {module}"
+    here = here or Path.cwd()
     return shlex.quote(str(script.relative_to(here) if script.is_relative_to(here) else script))

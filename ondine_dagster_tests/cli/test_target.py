@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def test_dagsters_page_is_started_where_the_project_is_and_shows_runs_without_on
     file: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = f"DAGSTER_HOME={data_dir}/dagster_home"
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     said = [page_command(find_target("two.yaml#notes"))]
     (file.parent / "pyproject.toml").write_text("[tool.dg]\n")
     said.append(page_command(find_target("two.yaml#notes")))
@@ -78,6 +80,20 @@ def test_dagsters_page_is_started_where_the_project_is_and_shows_runs_without_on
         f"{home} dagster dev",
         f"cd '{file.parent}' && {home} dagster dev",
     ]
+
+
+def test_dagster_is_named_by_its_path_where_the_shell_does_not_find_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file.parent / "pyproject.toml").write_text("[tool.dg]\n")
+    scripts = file.parent / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    (scripts / "dagster").touch()
+    monkeypatch.setattr(sys, "executable", str(scripts / "python"))
+    assert page_command(find_target("two.yaml#notes")).endswith(" .venv/bin/dagster dev")
+    monkeypatch.chdir("/")
+    shown = page_command(find_target(f"{file}#notes"))
+    assert shown.startswith(f"cd '{file.parent}' && ") and shown.endswith(" .venv/bin/dagster dev")
 
 
 @pytest.mark.usefixtures("file")
