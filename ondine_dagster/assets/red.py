@@ -8,7 +8,7 @@ import dagster as dg
 
 from ondine_dagster.assets.shared.events import Metadata, dollars
 from ondine_dagster.assets.shared.partition_counts import PartitionCounts, too_many_rejected
-from ondine_dagster.llm.asking_again import retry_options
+from ondine_dagster.llm.asking_again import may_be_read_otherwise, retry_options
 from ondine_dagster.wording import listed, plural
 
 RED_PARTITIONS, STOPPED = "red_partitions", "stopped"  # metadata of the failure
@@ -105,15 +105,19 @@ def _next(name: str, red: Mapping[str, PartitionCounts]) -> str:
 
 def _way_on(name: str, rejections: Iterable[tuple[str, str]]) -> str:
     """Return the one thing to do about such rows, as the end of a sentence."""
+    rejections = list(rejections)
     options = retry_options(rejections)
+    read = any(may_be_read_otherwise(code) for _, code in rejections)
+    free = f"\nWhat is changed in how answers are read costs nothing: ondine-dagster run {name}"
     if options == "":
-        return f", and ask again for the rows that may succeed: ondine-dagster retry {name}"
+        told = f", and ask again for the rows that may succeed: ondine-dagster retry {name}"
+        return told + free * read
     mend = "mend the rows or the declaration, or allow for them in limits.max_rejected"
     if options is None:
         return f", and {mend}; then: ondine-dagster run {name}"
     return (
         f". The same question will most likely end the same: {mend}. To ask it again all the "
-        f"same: ondine-dagster retry {name}{options}"
+        f"same: ondine-dagster retry {name}{options}{free * read}"
     )
 
 

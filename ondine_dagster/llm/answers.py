@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Never
 
 from pydantic import BaseModel, ValidationError
@@ -125,11 +127,15 @@ def _told(error: ValidationError) -> str:
 
 
 def _failed(setting: str, error: BaseException) -> Never:
-    reject(
-        ErrorCode.FUNCTION_FAILED,
-        printable(f"the code of {setting} failed: {type(error).__name__}: {error}"),
-        ErrorClass.ROW,
-    )
+    own = next((one for one in extract_tb(error.__traceback__)[1:] if _is_own(one.filename)), None)
+    place = f" in {Path(own.filename).name}, line {own.lineno}" if own else ""
+    told = f"the code of {setting} failed{place}: {type(error).__name__}: {error}"
+    reject(ErrorCode.FUNCTION_FAILED, printable(told), ErrorClass.ROW)
+
+
+def _is_own(file: str) -> bool:
+    """Return whether code is neither ours nor of a library that the user's own code calls."""
+    return "site-packages" not in file and file != __file__
 
 
 def _json(output: Output, _: Any) -> _Read:
@@ -279,7 +285,10 @@ def _function(output: Output, function: Callable[[str], Any]) -> _Read:
             found = {column: found}
         elif not isinstance(found, Mapping):
             _failed("output.function", TypeError(f"it returned {shown(found)}, no mapping"))
-        return take(found)
+        try:
+            return take(found)
+        except Rejected as error:  # it may refuse an answer, but not return what was not declared
+            _failed("output.function", TypeError(f"it returned what is not declared: {error}"))
 
     return read
 

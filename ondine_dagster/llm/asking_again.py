@@ -65,6 +65,28 @@ _NEVER = frozenset(
         ErrorCode.ANSWER_UNREADABLE,
     }
 )
+# an answer came whole, and what `output` says of it did not fit
+_READ = frozenset(
+    {
+        ErrorCode.ANSWER_NOT_JSON,
+        ErrorCode.ANSWER_NOT_FINITE,
+        ErrorCode.ANSWER_NOT_OBJECT,
+        ErrorCode.ANSWER_NOT_VALID,
+        ErrorCode.ANSWER_NOT_MATCHED,
+        ErrorCode.FIELD_MISSING,
+        ErrorCode.FIELD_WRONG_TYPE,
+        ErrorCode.FIELD_NOT_IN_ENUM,
+        ErrorCode.FIELD_OUT_OF_RANGE,
+        ErrorCode.FIELD_NOT_ACCEPTED,
+        ErrorCode.PATTERN_TOO_SLOW,
+        ErrorCode.FUNCTION_FAILED,
+    }
+)
+
+
+def may_be_read_otherwise(code: str) -> bool:
+    """Return whether another way to read the answer that came, which costs nothing, may help."""
+    return code in _READ
 
 
 def chance(error_class: str, code: str) -> Chance:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ondine_dagster.spec.base import REQUEST, Part
-from ondine_dagster.spec.problems import Location, shown
+from ondine_dagster.spec.problems import Location, refused_at, shown
 
 MOST_ROWS = 1000
 Rows = int | Literal["auto"]
@@ -38,6 +38,16 @@ class Batching(Part):
         "which is shorter and only for fields of plain values.",
         examples=["csv"],
     )
+
+    @model_validator(mode="after")
+    def _has_packs_to_format(self) -> Self:
+        if self.rows_per_request == 1 and self.format != "json":
+            text = (
+                f"is {self.format}, but each row goes in a request of its own; say how many go "
+                "together (`batching.rows_per_request: auto`), or leave it out"
+            )
+            raise refused_at(("format",), text, self.format)
+        return self
 
     @property
     def asks_for_json(self) -> bool:

@@ -48,6 +48,7 @@ def test_the_partition_is_red_says_why_keeps_its_files_and_costs_nothing_again(
     assert "notes rows-00001: 3 of 10 rows are rejected (30 %)" in text
     assert "more than limits.max_rejected allows (10 %): 3 refused." in text
     assert "ondine-dagster retry notes" in text
+    assert "costs nothing" not in text
     assert "rows-00000" not in text
     assert (len(bench.rows(RESULTS)), len(bench.rows(REJECTED))) == (17, 3)
     assert bench.states() == {"rows-00000": "done", "rows-00001": "failed"}
@@ -63,6 +64,17 @@ def test_the_partition_is_red_says_why_keeps_its_files_and_costs_nothing_again(
     allowed.run("rows-00001")
     assert allowed.partitions_in_ui(RESULTS) == ({"rows-00000", "rows-00001"}, set())
     assert simulator.bill.totals.charged == charged
+
+
+def test_answers_that_did_not_fit_can_be_read_in_another_way_for_nothing(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(numbered(3), output={"choice": ["never said"]}, limits={"max_rejected": 0})
+    bench.snapshot()
+    with pytest.raises(dg.Failure) as failed:
+        bench.run()
+    told = "What is changed in how answers are read costs nothing: ondine-dagster run notes"
+    assert told in (failed.value.description or "")
 
 
 def test_rows_that_wait_are_not_rejected_rows(make_bench: MakeBench) -> None:

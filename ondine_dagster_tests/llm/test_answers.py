@@ -262,7 +262,11 @@ def test_what_a_function_refuses_or_fails_at_is_a_rejected_row() -> None:
     assert "IndexError: list index out of range" in failed.message
     wrong = function("first_word", types={"a": "string"}).read("x")
     assert code_of(wrong) is ErrorCode.FUNCTION_FAILED
-    assert code_of(function("count_words").read("x")) is ErrorCode.FIELD_WRONG_TYPE
+    assert "in own_answers.py, line " in failed.message
+    undeclared = function("count_words").read("x")
+    assert isinstance(undeclared, Rejection)
+    assert (undeclared.code, undeclared.error_class) == (failed.code, failed.error_class)
+    assert "it returned what is not declared: field `response` is {" in undeclared.message
 
 
 def test_even_an_exit_of_a_function_is_a_rejected_row() -> None:

@@ -441,6 +441,11 @@ def test_a_list_of_accepted_values_is_checked_in_python_too() -> None:
         OutputField(type="string", enum=("a",), accept=AcceptList(("b",)))
 
 
+def test_a_format_of_packs_without_packs_is_refused() -> None:
+    with pytest.raises(ValidationError, match="is csv, but each row goes in a request"):
+        Dataset.model_validate(attributes(batching={"format": "csv"}))
+
+
 def test_a_server_without_an_address_of_its_own_needs_one() -> None:
     problem = only_problem(without("llm.base_url"))
     assert problem.message.startswith("`llm.base_url` is missing; openai_compatible has no address")

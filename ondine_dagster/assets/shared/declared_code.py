@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,26 @@ def answer_code(output: Output, folders: Iterable[Path]) -> Any:
     found = load(setting, path, folders, what)
     if not callable(found):
         raise OndineError(f"{setting}: {path} is no {what}, it cannot be called")
+    if output.function is not None:
+        _refuse_strange_calls(setting, path, found)
     return found
+
+
+def _refuse_strange_calls(setting: str, path: str, function: Callable[..., Any]) -> None:
+    """Refuse a function that would fail for every answer, before one is paid."""
+    if inspect.iscoroutinefunction(function):
+        raise OndineError(f"{setting}: {path} is async; write it as a plain function (def)")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of a few that are written in C
+        return
+    try:
+        signature.bind("")
+    except TypeError as error:
+        raise OndineError(
+            f"{setting}: {path} is called with the text of an answer and nothing else, and takes "
+            f"{signature}: {error}"
+        ) from None
 
 
 def with_fields_of(model: Any, dataset: Dataset) -> Dataset:

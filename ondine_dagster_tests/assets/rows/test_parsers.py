@@ -117,10 +117,14 @@ def test_code_that_is_not_there_is_told_before_anything_runs(tmp_path: Path) -> 
             Pipeline(dataset, tmp_path / "defs.yaml", tmp_path)
         return str(caught.value)
 
-    (tmp_path / "own_answers_2.py").write_text("def f(text): return text")
+    (tmp_path / "own_answers_2.py").write_text(
+        "def f(text): return text\nasync def late(text): pass\ndef two(text, row): pass\n"
+    )
     (tmp_path / "json.py").write_text("def loads(text): return text")
     assert f"another one, {tmp_path / 'json.py'}" in refused(function="json:loads")
     assert "has no function g" in refused(function="own_answers_2:g")
+    assert "own_answers_2:late is async" in refused(function="own_answers_2:late")
+    assert "takes (text, row): missing a required" in refused(function="own_answers_2:two")
     assert "there is no module nowhere_at_all" in refused(function="nowhere_at_all:f")
     assert "has no class Gone" in refused(model=f"{OWN}:Gone")
     assert "is no Pydantic model" in refused(model=f"{OWN}:first_word")
