@@ -34,8 +34,8 @@ class AnthropicSettings(Part):
     thinking: Annotated[Literal["adaptive", "disabled", "between_tools"] | None, QUESTION] = Field(
         default=None,
         description="Whether the model thinks before it answers; which of these a model takes "
-        "differs. What it thinks is paid as completion tokens and counts to `max_tokens`. Not sent "
-        "when absent: models from Claude 5 on think then.",
+        "differs. What it thinks is paid as completion tokens and counts towards `max_tokens`. Not "
+        "sent when absent: models from Claude 5 on think then.",
         examples=["disabled"],
     )
     effort: Annotated[Literal["low", "medium", "high", "xhigh", "max"] | None, QUESTION] = Field(

@@ -34,8 +34,8 @@ class Batching(Part):
     )
     format: Annotated[Literal["json", "csv"], REQUEST] = Field(
         default="json",
-        description="How several rows stand in a request and in its answer: `json`, or `csv`, "
-        "which is shorter and only for fields of plain values.",
+        description="How several rows are written in a request and in its answer: `json`, or "
+        "`csv`, which is shorter and only for fields of plain values.",
         examples=["csv"],
     )
 

@@ -117,7 +117,7 @@ class Checks(Part):
     max_drift: Annotated[Share, LOCAL] = Field(
         default=0.0,
         description="The share of the rows asked again by `ondine-dagster verify` whose values may "
-        "differ from those before. A model that is sampled hardly ever says all the same.",
+        "differ from those before. Sampled answers are hardly ever all the same.",
         examples=[0.05],
     )
     fields: dict[str, FieldChecks] = Field(

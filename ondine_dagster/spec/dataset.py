@@ -89,8 +89,8 @@ class Dataset(Part):
     source: Source = Field(description="The table to label.")
     partitions: DeclaredPartitions = Field(
         default=Partitions(rows=5000),
-        description="How the rows are cut into partitions: a section with one kind, or the word "
-        "`none`.",
+        description="How the rows are divided into partitions: a section with one kind, or the "
+        "word `none`.",
         examples=["none"],
     )
     when: Annotated[Condition | None, LOCAL, VERBATIM] = Field(
@@ -106,7 +106,7 @@ class Dataset(Part):
         ge=1,
         le=9,
         description="How many answers each row gets. Columns that hold a choice are voted on, "
-        "and `_agreement` and `_votes` say how far the answers agree. Each is paid once; more "
+        "and `_agreement` and `_votes` say how well the answers agree. Each is paid once; more "
         "samples later pay only for those that are new.",
         examples=[3],
     )
@@ -121,11 +121,11 @@ class Dataset(Part):
         default=Batching(), description="How many rows are asked about in one request."
     )
     limits: Limits = Field(
-        default=Limits(), description="What may be spent, and how hard the server is pushed."
+        default=Limits(), description="What may be spent, and how much may be asked at once."
     )
     schedule: ScheduleField = Field(
         default=None,
-        description="When the dataset is run by itself, once its schedule is switched on in "
+        description="When the dataset is run automatically, once its schedule is switched on in "
         "Dagster: cron as text, or with a time zone as `{cron: ..., timezone: ...}`.",
         examples=["0 6 * * *"],
     )
@@ -148,7 +148,7 @@ class Dataset(Part):
         description="Where personal data and secrets are taken out of texts.",
     )
     checks: Checks = Field(
-        default=Checks(), description="From when on a check warns or fails, and what stops a run."
+        default=Checks(), description="When a check warns or fails, and what stops a run."
     )
     observer: Annotated[ImportPath | None, LOCAL] = Field(
         default=None,

@@ -54,7 +54,7 @@ class Export(Part):
         default=None,
         description="A file (.csv, .parquet, .jsonl, .xlsx, .duckdb), its path relative to the "
         "project; or the URL of a database: duckdb:///data/shop.duckdb, or one of PostgreSQL, "
-        "which stands in the environment where it has a password.",
+        "from the environment if it has a password.",
         examples=["out/reviews.parquet"],
     )
     to_variable: Annotated[FilledText | None, AfterValidator(_variable), LOCAL] = Field(
@@ -71,7 +71,7 @@ class Export(Part):
     )
     mode: Annotated[Mode, LOCAL] = Field(
         default="replace",
-        description="What becomes of rows that a table has. `replace`: it holds the results and "
+        description="What happens to rows that the table has. `replace`: it holds the results and "
         "nothing else. `update`: rows with the same key get the new values, others are added, "
         "rows that are gone stay. `append`: only rows that are not there yet are added.",
         examples=["update"],

@@ -26,7 +26,7 @@ class Limits(Part):
     budget_usd: Annotated[BudgetUsd | None, LOCAL] = Field(
         default=None,
         description="The most money that this dataset may ever cost, in USD. When it is used up, "
-        "the rest of the rows waits; raise it and run again, and only the rest is paid.",
+        "the other rows wait; raise it and run again, and only they are paid.",
         examples=[5],
     )
     budgets: tuple[Budget, ...] = Field(
@@ -59,7 +59,7 @@ class Limits(Part):
         ge=1,
         le=_FASTEST,
         description="Requests per UTC day, over the same processes. When they are used up, the "
-        "rest of the rows waits for another run.",
+        "other rows wait for another run.",
         examples=[1000],
     )
     tokens_per_day: Annotated[Whole | None, LOCAL] = Field(
@@ -80,7 +80,7 @@ class Limits(Part):
         default=5,
         ge=1,
         description="Requests for one question in one run, retries included. Not counted: a "
-        "request repeated under another API key, because its own was refused, and requests that "
+        "request repeated with another API key, because its own was refused, and requests that "
         "only found out that the server is still down.",
         examples=[3],
     )
@@ -89,7 +89,7 @@ class Limits(Part):
         ge=0,
         le=1,
         description="The share of its rows, 0 to 1, that a partition may have rejected. With more "
-        "it is red, and its files are written all the same: `ondine-dagster retry` asks again for "
+        "it is red, but its files are written: `ondine-dagster retry` asks again for "
         "its rejected rows. A single rejected row never makes a partition red, except with 0.",
         examples=[0.2],
     )
@@ -122,7 +122,7 @@ class Limits(Part):
         default=600.0,
         ge=0,
         description="Seconds to wait for a server that is down, asking it now and then. After "
-        "that the rest of the rows waits for another run.",
+        "that the other rows wait for another run.",
         examples=[60],
     )
 

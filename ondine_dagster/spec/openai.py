@@ -23,7 +23,7 @@ class OpenAISettings(Part):
     ] = Field(
         default=None,
         description="How long a reasoning model thinks. What it thinks is paid as completion "
-        "tokens and counts to `max_tokens`. Not sent when absent.",
+        "tokens and counts towards `max_tokens`. Not sent when absent.",
         examples=["low"],
     )
     service_tier: Annotated[Literal["auto", "default", "flex", "priority"] | None, REQUEST] = Field(

@@ -96,7 +96,7 @@ Quantization = Literal["int4", "int8", "fp4", "fp6", "fp8", "fp16", "bf16", "fp3
 
 
 class MaxPrice(Part):
-    """The most that a provider may charge: dearer ones are not asked, and budgets count with it."""
+    """The most that a provider may charge: dearer ones are not asked, and budgets use it."""
 
     place: ClassVar[Location] = ("llm", "openrouter", "max_price")
 
@@ -124,13 +124,13 @@ class OpenRouterSettings(Part):
     ] = Field(
         default=None,
         description="How long a reasoning model thinks. What it thinks is paid as completion "
-        "tokens and counts to `max_tokens`. Not sent when absent.",
+        "tokens and counts towards `max_tokens`. Not sent when absent.",
         examples=["low"],
     )
     models: Annotated[tuple[Model, ...] | None, AfterValidator(_a_few), QUESTION] = Field(
         default=None,
         description="Up to three models that answer where `llm.name` cannot, in this order. Which "
-        "one did is in `model_served`. The dearest of all counts for budgets.",
+        "one did is in `model_served`. The most expensive one counts for budgets.",
         examples=[["openai/gpt-4o-mini"]],
     )
     order: Annotated[tuple[Slug, ...], REQUEST] = Field(
@@ -191,14 +191,15 @@ class OpenRouterSettings(Part):
     )
     max_price: MaxPrice | None = Field(
         default=None,
-        description="The most that a provider may charge. Without it a provider that is dearer "
-        "than the price table may serve, and a run that is billed more than it set aside stops.",
+        description="The most that a provider may charge. Without it a more expensive provider "
+        "than the price table says may serve, and a run that is billed more than it set aside "
+        "stops.",
     )
     prompt_cache: Annotated[Literal["5m", "1h"] | None, REQUEST] = Field(
         default=None,
         description="Lets Anthropic's and Alibaba's models keep what is the same for all rows, "
         "system message and examples, in their cache for so long. Writing it costs 1.25 times (1h: "
-        "twice) its price, reading a tenth. Others cache by themselves.",
+        "twice) its price, reading a tenth. Others cache automatically.",
         examples=["5m"],
     )
     response_cache_seconds: Annotated[Whole | None, REQUEST] = Field(

@@ -119,7 +119,7 @@ class Output(Part):
     repair: Annotated[Annotated[tuple[Repair, ...], BeforeValidator(_once_each)] | None, LOCAL] = (
         Field(
             default=None,
-            description="What is taken off an answer that cannot be read as it is; each use is "
+            description="What is removed from an answer that cannot be read as it is; each use is "
             "noted in `_flags` and counted. `thoughts` (all up to `</think>`) and `fences` (of "
             "Markdown) are the default wherever a text is read as something; `trailing_commas` and "
             "`prose` (round one JSON object) are for JSON.",

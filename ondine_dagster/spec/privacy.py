@@ -51,8 +51,8 @@ class Privacy(Part):
         VERBATIM,
     ] = Field(
         default={},
-        description="What else is looked for, before all others: regular expressions (Python's) "
-        "by name. Part of the question only where `prompt` is not `keep`.",
+        description="What else is looked for, before everything else: regular expressions "
+        "(Python's) by name. Part of the question only where `prompt` is not `keep`.",
         examples=[{"customer": "KD-[0-9]{6}"}],
     )
     shown: Annotated[Flag, LOCAL] = Field(

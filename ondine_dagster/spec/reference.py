@@ -98,8 +98,8 @@ In `prompt` the braces belong to the rows: `{{ review }}` is a column there. The
 is never declared: it is read from `OPENAI_COMPATIBLE_API_KEY`, which may hold several keys with
 commas or spaces between them.
 
-Budgets over all datasets stand in the environment: `ONDINE_BUDGET_USD_PER_DAY=5`, or a JSON list of
-items as in `limits.budgets`: `ONDINE_BUDGETS='[{"usd": 50, "per": "month"}]'`.
+Budgets over all datasets are set in the environment: `ONDINE_BUDGET_USD_PER_DAY=5`, or a JSON list
+of items as in `limits.budgets`: `ONDINE_BUDGETS='[{"usd": 50, "per": "month"}]'`.
 """
 
 

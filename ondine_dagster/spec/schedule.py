@@ -84,7 +84,7 @@ def _number(value: str, words: Mapping[str, int]) -> int:
 
 
 class Schedule(Part):
-    """When the dataset is run by itself: the short form is the text of `cron`.
+    """When the dataset is run automatically: the short form is the text of `cron`.
 
     A tick takes a snapshot, then runs what is missing or changed. The schedule is off until a
     person switches it on, as it spends money.
