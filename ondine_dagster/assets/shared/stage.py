@@ -15,6 +15,7 @@ import dagster as dg
 
 from ondine_dagster.assets.shared.events import readable_failures
 from ondine_dagster.assets.shared.pipeline import Pipeline
+from ondine_dagster.assets.shared.scrubbed_errors import scrubbed_errors
 from ondine_dagster.errors import OndineError
 from ondine_dagster.observe.log_lines import FIELDS, JsonFormatter, Line
 from ondine_dagster.observe.relay import END_SECONDS, Relay
@@ -40,9 +41,10 @@ _INTERRUPTED_SECONDS = 0.5
 def stage(context: dg.AssetExecutionContext, pipeline: Pipeline) -> Iterator[WriteLine | None]:
     """Run a stage within the block. Raises dg.Failure where a person can mend what is wrong.
 
-    Yields what writes a line to standard error at once, None where lines are not JSON.
+    What other exceptions say is scrubbed. Yields what writes a line to standard error at once, None
+    where lines are not JSON.
     """
-    with readable_failures():
+    with readable_failures(), scrubbed_errors(pipeline.scrub):
         settings = pipeline.settings()
         level = asked_level(settings, context.run.tags)
         if level is not None:
