@@ -172,15 +172,16 @@ def _materialize(
     pipeline.bind(llm.ledger(), lake)
     # what verify asks again is what the files say that was asked
     rows = 0 if mode is Mode.VERIFY else check_prompts(pipeline, lake, partitions)
+    budgets: BudgetController = context.resources.ondine_budgets
+    ledger, scope = llm.ledger(), run_scope(context)
+    done.budgets = budgets.watch(ledger, pipeline.dataset, scope, signals.warn, done.observe)
     if mode is Mode.REPLAY:
         if retry is not None:
             raise OndineError(f"{MODE_TAG} is replay, which asks nobody: nothing is retried.")
-        recorded = replayed(pipeline, llm.ledger(), lake, partitions)
+        recorded = replayed(pipeline, ledger, lake, partitions)
         write_partitions(pipeline, lake, recorded, wanted, done.partition)
         return
-    budgets: BudgetController = context.resources.ondine_budgets
     done.trace_host = llm.trace_host()
-    ledger, scope = llm.ledger(), run_scope(context)
     limits = budgets.declare(ledger, pipeline.dataset)
     if mode is Mode.VERIFY:
         _verify(context, pipeline, lake, limits, done, signals)
@@ -204,7 +205,6 @@ def _materialize(
     done.engine = engine
     if done.manifest is not None:
         done.manifest.engine = engine
-    done.budgets = budgets.watch(ledger, pipeline.dataset, scope, signals.warn, done.observe)
     done.live = LiveStep(pipeline.name, len(partitions), rows, engine.progress, engine.stop)
     announce(done.live)
     signals.started(len(partitions), rows, engine.progress)
@@ -239,7 +239,6 @@ def _verify(
 ) -> None:
     """Ask some rows again, and write what differs; the check `drift` tells of it."""
     llm: LLMProviderResource = context.resources.ondine_llm
-    budgets: BudgetController = context.resources.ondine_budgets
     ledger, scope, run_id = llm.ledger(), run_scope(context), context.run.run_id
     wanted = Wanted.of(context.run.tags, run_id)
     keys = list(pipeline.snapshot(lake).by_key) if wanted.everywhere else step_keys(context)
@@ -250,7 +249,6 @@ def _verify(
     done.engine = engine
     if done.manifest is not None:
         done.manifest.engine = engine
-    done.budgets = budgets.watch(ledger, dataset, scope, signals.warn, done.observe)
     done.live = LiveStep(pipeline.name, 0, len(chosen), engine.progress, engine.stop)
     announce(done.live)
     signals.started(len({one.partition for one in chosen}), len(chosen), engine.progress)

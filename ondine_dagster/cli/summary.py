@@ -252,9 +252,10 @@ def next_commands(target: Target, status: DatasetStatus) -> list[str]:
             rejected,
             retry_of_rejected(target, status) or target.command(f"plan {target.called}"),
         ]
+    looks = [results, rejected] if status.rejected else [results]
     if target.declared.dataset.export:  # made by each run
-        return [results]
-    return [results, target.command(f"export {target.called} --to {target.name}_results.csv")]
+        return looks
+    return [*looks, target.command(f"export {target.called} --to {target.name}_results.csv")]
 
 
 def retry_of_rejected(target: Target, status: DatasetStatus) -> str | None:

@@ -91,6 +91,9 @@ def _ledger(settings: Settings) -> Path:
 
 
 def _say(done: Pushed, destination: Destination) -> None:
+    if done == Pushed():
+        click.echo("No request waits to be sent.")
+        return
     click.echo(f"{plural(done.exported, 'request')} sent to {destination.url}.")
     if done.left_out:
         click.echo(f"{plural(done.left_out, 'request')} left out by sampling.")

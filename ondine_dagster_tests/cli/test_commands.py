@@ -42,6 +42,7 @@ def test_status_shows_partitions_rows_by_outcome_and_money(person: Person) -> No
     assert ["rows-00000", "done", "10", "9", "1", "0"] in shown
     assert ["rows-00001", "done", "5", "5", "0", "0"] in shown
     assert ["rejected", "1", "1", "refused"] in shown
+    assert "notes.rejected_rows limit 5" in result.stdout.partition("Next:")[2]
     assert ["models", "2", "14", "demo-model,", "1", "demo-model-fallback"] in shown
     money = person.simulator.bill.totals.picodollars / 10**12
     assert ["paid", f"${money:.6f}", "15", "requests"] in shown

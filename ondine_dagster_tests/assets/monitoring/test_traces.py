@@ -209,6 +209,7 @@ def test_status_says_what_waits_and_what_stands_in_the_way(
         want_traces(monkeypatch, host.url)
         assert _cli("traces", "push").exit_code == 0
         assert _cli("traces", "push", "--since", "2h").exit_code == 0
+        assert "No request waits to be sent" in _cli("traces", "push").output
         everything = _cli("traces", "push", "--all")
     assert "7 requests to send again" in everything.output
     assert "7 requests sent" in everything.output
