@@ -125,7 +125,7 @@ def _other(value: Any) -> str:
 
 def _request(story: RowStory, one: Explained, place: int) -> Text:
     request = one.request
-    counts = ", the current answer to it" if request.current else ""
+    counts = "; its answer is the one that counts" if request.current else ""
     title = f"request {place} of {len(story.requests)}: {one.question}{counts}"
     lines = [(f"  {name}", text) for name, text in _facts(story, one) if text]
     return Text("\n").join([Text(title, "bold"), aligned(lines), *_texts(one)])

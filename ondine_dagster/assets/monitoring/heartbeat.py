@@ -55,7 +55,8 @@ class Heartbeat:
         step = self._step
         shown = [
             f"{step.dataset}: {step.progress.done:,} of {step.rows:,} rows",
-            f"{step.finished:,} of {step.partitions:,} partitions",
+            # verify finishes none
+            *([f"{step.finished:,} of {step.partitions:,} partitions"] if step.partitions else []),
             *speed([step], step.rows, self._pace),
             *costs([step]),
             *waits([step]),
