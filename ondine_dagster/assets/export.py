@@ -14,7 +14,7 @@ from ondine_dagster.assets.shared.partitions import known_keys
 from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.assets.shared.stage import stage
 from ondine_dagster.assets.shared.status import dataset_status
-from ondine_dagster.errors import OndineError
+from ondine_dagster.errors import OndineError, for_a_person
 from ondine_dagster.settings import TRACES
 from ondine_dagster.spec.database_url import DatabaseUrl
 from ondine_dagster.spec.export import Export, destination, is_url
@@ -107,8 +107,13 @@ def _all(pipeline: Pipeline, lake: Lake, say: Callable[[str], None]) -> Metadata
     for number, declared in enumerate(pipeline.dataset.export, start=1):
         try:
             written = export_to(pipeline, lake, declared, pipeline.project_root)
-        except OndineError as error:
-            failures.append(str(error))
+        except (OndineError, OSError) as error:
+            reason = for_a_person(error)
+            if reason is None:
+                raise
+            if isinstance(error, OSError):  # which says nothing of the place
+                reason = f"Cannot export to {declared.shown(pipeline.name)}: {reason}"
+            failures.append(reason)
             continue
         say(told(written))
         prefix = f"export_{number}/" if len(pipeline.dataset.export) > 1 else ""

@@ -5,7 +5,6 @@ Nothing heavy is imported here, so that `--help` answers at once; each command i
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ from ondine_dagster.cli.usage import (
 )
 
 _SIGINT_EXIT_CODE = 130  # as shells have it
-# a full disk, a folder that may not be written to: no bug of ours
-_FOR_A_PERSON = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 _SECTIONS = {
     "Before a run": ("doctor", "models", "preview", "plan"),
     "Run": ("run", "retry", "verify"),
@@ -52,17 +49,14 @@ class _Commands(click.Group):
             click.echo("\nInterrupted.", err=True)
             raise SystemExit(_SIGINT_EXIT_CODE) from None
         except Exception as error:
-            from ondine_dagster.errors import OndineError
+            from ondine_dagster.cli.console import visible
+            from ondine_dagster.errors import for_a_person
 
-            if isinstance(error, OndineError):
-                from ondine_dagster.cli.console import visible
-
-                text = str(error) if ctx.obj is None else ctx.obj.pasteable(str(error))
-                raise click.ClickException(visible(text)) from None
-            if isinstance(error, OSError) and error.errno in _FOR_A_PERSON:
-                where = f"{error.filename}: " if error.filename else ""
-                raise click.ClickException(f"{where}{error.strerror}.") from None
-            raise
+            told = for_a_person(error)
+            if told is None:
+                raise
+            text = told if ctx.obj is None else ctx.obj.pasteable(told)
+            raise click.ClickException(visible(text)) from None
 
 
 @click.group(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
+from ondine_dagster.storage.headers import its_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +51,7 @@ def cast_columns(table: pa.Table, types: Mapping[str, str], path: Path) -> pa.Ta
     if unknown:
         raise OndineError(
             f"source.types: {path} has no column {', '.join(unknown)}. "
-            f"Its columns: {', '.join(table.column_names)}."
+            f"{its_columns(table.column_names, unknown)}"
         )
     for name, wanted in types.items():
         if wanted != "text":

@@ -96,9 +96,9 @@ def open_format(to: Path, schema: pa.Schema) -> ExportFile:
         raise OndineError(f"Cannot export to {to}: it is a folder. Give the name of a file.")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
+        file = AtomicFile(to, private=False)
     except OSError as error:
         raise OndineError(f"Cannot export to {to}: {error.strerror}.") from None
-    file = AtomicFile(to, private=False)
     try:
         return writer(file, schema)
     except BaseException:

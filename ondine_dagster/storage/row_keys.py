@@ -19,7 +19,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from ondine_dagster.errors import OndineError
-from ondine_dagster.wording import listed
+from ondine_dagster.wording import listed, plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -179,9 +179,9 @@ def _refuse_bad_keys(keys: list[str], table: pa.Table, key: Sequence[str]) -> No
         if table[name].null_count:
             rows = [row + 1 for row, value in enumerate(table[name]) if not value.is_valid]
             raise BadKeys(
-                f"source.key {name!r} is empty in {len(rows)} rows: {listed(rows, _EXAMPLES)} "
-                f"(the first row of data is 1). Every row needs its key: fill it in, or "
-                f"declare another key."
+                f"source.key {name!r} is empty in {plural(len(rows), 'row')}: "
+                f"{listed(rows, _EXAMPLES)} (the first row of data is 1). Every row needs its key: "
+                f"fill it in, or declare another key."
             )
     if len(set(keys)) < len(keys):
         raise BadKeys(

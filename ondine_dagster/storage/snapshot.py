@@ -24,6 +24,7 @@ from ondine_dagster.errors import OndineError
 from ondine_dagster.spec import same_column
 from ondine_dagster.storage.atomic import ensure_folder
 from ondine_dagster.storage.dataset_source import ROW_KEY
+from ondine_dagster.storage.headers import its_columns
 from ondine_dagster.storage.lake import Lake
 from ondine_dagster.storage.locate import read_rows, shown
 from ondine_dagster.storage.located import Located
@@ -176,13 +177,13 @@ def check_columns(dataset: Dataset, columns: Sequence[str]) -> None:
     if unknown:
         raise OndineError(
             f"Dataset {dataset.name}: source.key names {', '.join(unknown)}, which the source does "
-            f"not have. Its columns: {', '.join(columns)}."
+            f"not have. {its_columns(columns, unknown)}"
         )
     column = dataset.partitions.column
     if column is not None and column not in columns:
         raise OndineError(
             f"Dataset {dataset.name}: partitions.{dataset.partitions.kind}.column names {column}, "
-            f"which the source does not have. Its columns: {', '.join(columns)}."
+            f"which the source does not have. {its_columns(columns, [column])}"
         )
     reserved = _collisions(columns, dataset.reserved_columns())
     if reserved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ondine_dagster.assets.factory import build_definitions
 from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.component.declarations import load_declaration
 from ondine_dagster.ledger.tracing import trace_id
+from ondine_dagster.storage.export_file import ExportFile
 from ondine_dagster_tests.cli.typing_person import Person
 
 
@@ -121,6 +123,36 @@ def test_the_table_that_rows_come_from_is_not_written_over(person: Person) -> No
     assert result.exit_code == 1
     assert "is the source of notes" in result.output
     assert asked(shop, "select * from notes") == [(1, "a")]
+
+
+def test_a_full_disk_keeps_no_other_export_from_being_written(
+    labelled: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (declared,) = load_declaration(labelled.declared_in)
+    place = {"declared_in": declared.declared_in, "project_root": declared.project_root}
+    commit = ExportFile.commit
+
+    def full(self: ExportFile) -> None:
+        if self._file.path.name == "labels.csv":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        commit(self)
+
+    monkeypatch.setattr(ExportFile, "commit", full)
+    labelled.folder.joinpath("warehouse.duckdb").unlink()
+    with labelled.dagster() as instance:
+        run = (
+            build_definitions(declared.dataset, **place)
+            .resolve_implicit_global_asset_job_def()
+            .execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(["notes", "export"])],
+                raise_on_error=False,
+            )
+        )
+    (failed,) = run.get_step_failure_events()
+    told = failed.step_failure_data.user_failure_data.description
+    assert told == "Cannot export to labels.csv: No space left on device."
+    assert asked(labelled.folder / "warehouse.duckdb", "select count(*) from labels") == [(3,)]
 
 
 def test_what_runs_by_itself_makes_the_exports_too(person: Person) -> None:

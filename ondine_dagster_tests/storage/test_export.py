@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import errno
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from openpyxl import load_workbook
 
 from ondine_dagster.errors import OndineError
 from ondine_dagster.storage import export as export_module
+from ondine_dagster.storage import export_formats
 from ondine_dagster.storage.export import ExportResult, export
 from ondine_dagster.storage.export_formats import open_format
 from ondine_dagster.storage.lake import Lake
@@ -333,6 +335,19 @@ def test_partitions_of_an_older_declaration_are_joined_by_name(lake: Lake, tmp_p
     write_results(lake, snapshot, "rows-00001", {"2": "a", "3": "a"}, score=5)
     export(lake, "reviews", tmp_path / "out.parquet")
     assert pq.read_table(tmp_path / "out.parquet")["score"].to_pylist() == [None, None, 5, 5]
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_all(lake, snap(lake, tmp_path, "01"))
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "out/.x.csv.1f.tmp")
+
+    monkeypatch.setattr(export_formats, "AtomicFile", refused)
+    with pytest.raises(OndineError, match=r"Cannot export to .*y\.csv: Permission denied\.$"):
+        export(lake, "reviews", tmp_path / "y.csv")
 
 
 def test_types_that_cannot_be_joined_are_named(lake: Lake, tmp_path: Path) -> None:

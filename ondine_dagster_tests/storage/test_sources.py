@@ -221,6 +221,15 @@ def test_a_type_for_a_column_that_is_not_there_is_refused(tmp_path: Path) -> Non
         read(tmp_path, "a\n1\n", stars="integer")
 
 
+def test_the_nearest_column_is_named_and_not_thousands(tmp_path: Path) -> None:
+    names = [f"column {n}" for n in range(5000)]
+    with pytest.raises(OndineError) as refused:
+        read(tmp_path, f"Stars , id,{','.join(names)}\n", stars="integer", id="integer")
+    told = str(refused.value)
+    assert "Its columns: 'Stars ', ' id', column 0, " in told
+    assert told.endswith("column 17, ... Did you mean 'Stars ', ' id'?")
+
+
 def test_types_of_an_empty_source_are_kept(tmp_path: Path) -> None:
     source = Source.model_validate({"path": "x.csv", "types": {"a": "integer", "t": "timestamp"}})
     table = read_source(source, csv_file(tmp_path, "a,t\n"))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ondine_dagster.assets.shared.pipeline import Pipeline
 from ondine_dagster.errors import OndineError
+from ondine_dagster.storage.headers import its_columns
 from ondine_dagster.storage.snapshot import check_columns
 
 
@@ -22,7 +23,7 @@ def check_source_columns(pipeline: Pipeline, columns: Sequence[str]) -> None:
         if unknown := sorted(names - set(columns)):
             raise OndineError(
                 f"Dataset {pipeline.name}: {what} names {', '.join(unknown)}, which the source "
-                f"does not have. Its columns: {', '.join(columns)}.{_braces(pipeline)}"
+                f"does not have. {its_columns(columns, unknown)}{_braces(pipeline)}"
             )
     _check_cleaned(pipeline, columns)
 

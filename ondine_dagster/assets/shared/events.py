@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from ondine_dagster.errors import OndineError
+from ondine_dagster.errors import for_a_person
 from ondine_dagster.llm.prices import usd
 
 Metadata = dict[str, Any]
@@ -20,8 +20,11 @@ def readable_failures() -> Iterator[None]:
     """Turn an error that a person can fix into a Dagster failure with just its sentence."""
     try:
         yield
-    except OndineError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from None
+    except Exception as error:
+        told = for_a_person(error)
+        if told is None:
+            raise
+        raise dg.Failure(description=told, allow_retries=False) from None
 
 
 def dollars(picodollars: int) -> float:
