@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from ondine_dagster.privacy.detectors import Finder
@@ -96,8 +97,8 @@ def replaced(value: Any, finder: Finder, put: Put, *, typed: bool = False) -> An
             return finder.replace(value, put)
         changed = replaced(inner, finder, put)  # it may hold anything
         return value if changed == inner else json.dumps(changed, ensure_ascii=False)
-    if isinstance(value, int) and not isinstance(value, bool):
-        text = str(value)
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        text = str(int(value)) if _is_whole(value) else str(value)
         found = finder.find(text)
         if not found or found[0].end < len(text):
             return value
@@ -113,6 +114,13 @@ def replaced(value: Any, finder: Finder, put: Put, *, typed: bool = False) -> An
             for name, one in zip(names, value.values(), strict=True)
         }
     return value
+
+
+def _is_whole(value: float | Decimal) -> bool:
+    """Return whether a number has no fraction: with a gap, pandas makes 7 in a column 7.0."""
+    if isinstance(value, Decimal):
+        return value.is_finite() and value == value.to_integral_value()
+    return isinstance(value, int) or value.is_integer()
 
 
 def _names(names: Iterable[str], finder: Finder, put: Put) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import example, given
@@ -115,3 +116,16 @@ def test_names_in_json_are_looked_through_and_say_what_their_texts_are() -> None
 def test_json_in_which_a_name_stands_twice_hides_nothing() -> None:
     cell = '{"to": "ana@example.com", "to": 3}'
     assert replaced(cell, Finder(), put_mark) == '{"to": "[EMAIL]", "to": 3}'
+
+
+@pytest.mark.parametrize("kind", [int, float, Decimal])
+def test_a_number_that_is_a_value_is_one_in_every_type(kind: type) -> None:
+    """With a gap in its column, pandas makes a whole number a fraction."""
+    assert replaced(kind(4111111111111111), Finder(), put_mark) == "[CARD]"
+    assert replaced(kind(4111111111111111), Finder(), put_mark, typed=True) is None
+    assert replaced(kind(12), Finder(), put_mark) == kind(12)
+
+
+def test_numbers_that_are_none_stay_as_they_are() -> None:
+    for odd in (1.5, float("inf"), float("-inf"), 1e300, True, Decimal("Infinity")):
+        assert replaced(odd, Finder(), put_mark) is odd

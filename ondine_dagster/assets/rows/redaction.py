@@ -191,7 +191,7 @@ def at_rest(pipeline: Pipeline, table: pa.Table) -> pa.Table:
     finder = finder_of(privacy, hide_slow=True)
     for place, field in enumerate(table.schema):
         kind = field.type
-        has_none = pa.types.is_primitive(kind) and not pa.types.is_integer(kind)
+        has_none = pa.types.is_temporal(kind) or pa.types.is_boolean(kind)
         if has_none or field.name in LINEAGE_COLUMNS:
             continue
         cells = table.column(place).to_pylist()

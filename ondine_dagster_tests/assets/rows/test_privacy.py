@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -415,13 +416,16 @@ def test_at_rest_columns_of_every_type_keep_their_type(tmp_path: Path) -> None:
             "d": at,
             "f": 1.5,
             "b": True,
+            "g": float(card),
+            "m": Decimal(card),
         },
-        {"n": 7, "t": None, "l": None, "s": None, "d": None, "f": None, "b": None},
+        dict.fromkeys("ntlsdfbgm") | {"n": 7, "g": 1.0, "m": Decimal("1.00")},
     ]
     table = pa.Table.from_pylist(rows)
     kept = at_rest(pipeline, table)
     assert kept.schema == table.schema
-    scrubbed = {"n": None, "t": "[EMAIL]", "l": ["[EMAIL]"], "s": {"n": None, "t": "x"}}
+    scrubbed = {"n": None, "t": "[EMAIL]", "l": ["[EMAIL]"], "s": {"n": None, "t": "x"}, "g": None}
+    scrubbed |= {"m": None}
     assert kept.to_pylist() == [rows[0] | scrubbed, rows[1]]
 
 
