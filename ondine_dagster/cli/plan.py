@@ -48,7 +48,7 @@ _REMARKS = {
     Need.PAID: "answered, or failed for good",
     Need.ASKING: "another run is asking right now",
     Need.HELD: "too many requests of unknown outcome",
-    Need.NOT_RENDERED: "there is nothing to ask",
+    Need.NOT_RENDERED: "no prompt: `ondine-dagster preview` says why",
     Need.SKIPPED: "`when` is not true: not asked",
 }
 _NAMES = {Need.PAID: "already paid", Need.ASKING: "being asked"}

@@ -51,7 +51,7 @@ def _made(target: Target, rows: int, partitions: tuple[str, ...]) -> PromptPrevi
 def _sections(found: PromptPreview) -> Iterator[Text]:
     for row in found.rows:
         yield _row(row)
-    lines = [f"{plural(found.looked_at, 'row')} rendered."]
+    lines = [f"{_rendered(found):,} of {plural(found.looked_at, 'row')} rendered."]
     if found.skipped:
         lines.append(f"{plural(found.skipped, 'row')} skipped by `when`.")
     if found.cleaned:
@@ -59,6 +59,10 @@ def _sections(found: PromptPreview) -> Iterator[Text]:
     yield Text("\n".join([*lines, *found.remarks]))
     if found.codes:
         yield _failed(found)
+
+
+def _rendered(found: PromptPreview) -> int:
+    return found.looked_at - found.skipped - found.codes.total()
 
 
 def _row(row: PreviewRow) -> Text:
@@ -99,7 +103,8 @@ def _document(found: PromptPreview) -> dict[str, Any]:
             for row in found.rows
             if row.parts is not None
         ],
-        "rendered": found.looked_at,
+        "looked_at": found.looked_at,
+        "rendered": _rendered(found),
         "skipped": found.skipped,
         "failed": dict(found.codes),
         "failed_rows": [

@@ -39,6 +39,7 @@ TEMPLATE_ERRORS = (
     ArithmeticError,
     AttributeError,
     LookupError,
+    MemoryError,  # of a text that was multiplied
     RecursionError,
     TypeError,
     ValueError,

@@ -38,7 +38,7 @@ def test_the_first_prompts_are_shown_and_the_rows_without_one(wrote: Person) -> 
     lines = shown.splitlines()
     assert lines[1:9] == [*spoken, "T: Fine shoes."]
     assert "Good." not in shown
-    assert "5 rows rendered.\n1 row skipped by `when`." in shown
+    assert "3 of 5 rows rendered.\n1 row skipped by `when`." in shown
     assert "Rows that prompt.clean changes: text: 1 white_space." in shown
     assert "No prompt for 1 row\n  row 3  render_failed  ZeroDivisionError" in shown
     assert not wrote.settings.data_dir.exists()
@@ -51,7 +51,8 @@ def test_programs_get_json(wrote: Person) -> None:
     first = found["rows"][0]
     assert first["messages"][-1] == {"content": "T: Fine shoes.", "role": "user"}
     assert first["tokens"]["all"] == sum(first["tokens"].values()) - first["tokens"]["all"]
-    assert (found["rendered"], found["skipped"], found["failed"]) == (5, 1, {"render_failed": 1})
+    assert (found["looked_at"], found["rendered"], found["skipped"]) == (5, 3, 1)
+    assert found["failed"] == {"render_failed": 1}
     assert found["cleaned"] == [{"column": "text", "kind": "white_space", "rows": 1}]
 
 

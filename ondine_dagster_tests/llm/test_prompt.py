@@ -284,6 +284,7 @@ def test_what_a_filter_does_not_take_is_an_error_of_the_row(template: str, value
 
 
 def test_nothing_in_a_template_differs_from_one_rendering_to_the_next() -> None:
+    assert user("{{ a * 10 ** 17 }}", a="x") is ErrorCode.RENDER_FAILED
     assert user("{{ lipsum() }} {{ a }}", a="x") is ErrorCode.RENDER_FAILED
     assert "random" not in environment().filters
 
