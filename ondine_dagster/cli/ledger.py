@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from ondine_dagster.cli.ages import milliseconds
+from ondine_dagster.cli.console import output
 from ondine_dagster.cli.scope import existing_ledger, refuse_stranger, scope
 from ondine_dagster.errors import OndineError
 from ondine_dagster.ledger.audit import check
@@ -53,8 +55,9 @@ def unknown_command(called: str | None) -> None:
     if not found:
         click.echo("There are no requests of unknown outcome.")
         return
+    console = output()  # keys of rows are anybody's text
     for one in found:
-        click.echo(_line(one))
+        console.print(Text(_line(one)))
     ask = "\n  ondine-dagster ledger resolve --by-provider   # OpenRouter knows what they cost"
     click.echo(
         f"{len(found)} in all, at most ${sum(one.reserved_usd for one in found):.6f}. They are "

@@ -26,6 +26,7 @@ from ondine_dagster.ledger.records import Settlement
 from ondine_dagster.ledger.sealing import Sealing, refuse_while_rekeyed
 from ondine_dagster.ledger.settle import settle
 from ondine_dagster.ledger.spend import moving
+from ondine_dagster.wording import plural
 
 _p, _t = schema.processes.c, schema.attempts.c
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -147,11 +148,11 @@ def _keep_aside(path: Path, lines: spill.Lines, refused: Sequence[Settlement]) -
         os.rename(path, aside)
         if lines.damaged:
             _log.warning(
-                "%d byte(s) of %s are damaged: answers that stood there may be asked, and paid, "
-                "again. %d other line(s) went into the ledger. The file is kept as %s.",
-                lines.damaged,
+                "%s of %s cannot be read: answers that stood there may be asked, and paid, "
+                "again. %s went into the ledger. The file is kept as %s.",
+                plural(lines.damaged, "byte"),
                 path,
-                len(lines.settlements) - len(refused),
+                plural(len(lines.settlements) - len(refused), "other line"),
                 aside,
             )
         if refused:

@@ -27,6 +27,7 @@ from ondine_dagster.ledger.records import Settlement
 from ondine_dagster.ledger.sealing import Sealing, Unreadable
 from ondine_dagster.ledger.settle import settle
 from ondine_dagster.ledger.spend import moving
+from ondine_dagster.wording import plural
 
 ROOM_BYTES = 4 * 2**20
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
@@ -130,9 +131,9 @@ def take_in(connection: Connection, items: Sequence[Settlement]) -> list[Settlem
 def report_refused(refused: Sequence[Settlement], path: Path) -> None:
     """Say whose end cannot be written, and where it is kept."""
     _log.error(
-        "The ledger refuses how %d request(s) ended: %s. They count as of unknown outcome. What "
+        "The ledger refuses how %s ended: %s. They count as of unknown outcome. What "
         "was received is kept in %s: report this, and do not delete that file.",
-        len(refused),
+        plural(len(refused), "request"),
         ", ".join(item.attempt.hex() for item in refused),
         path,
     )

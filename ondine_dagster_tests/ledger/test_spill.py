@@ -250,8 +250,8 @@ def test_a_damaged_spill_is_reported_and_kept(path: Path, caplog: pytest.LogCapt
     again = Ledger(path)
     assert [state(again, item) for item in items] == ["settled", "unknown", "settled"]
     (report,) = caplog.messages
-    assert f"{len(lines[1])} byte(s) of {file} are damaged" in report
-    assert "2 other line(s)" in report
+    assert f"{len(lines[1])} bytes of {file} cannot be read" in report
+    assert "2 other lines" in report
     assert file.with_suffix(".damaged").read_bytes() == b"".join(lines)
     assert not file.exists()
     assert problems(again.database) == []
@@ -292,7 +292,7 @@ def test_a_settlement_that_can_never_be_written_keeps_no_other_out(
     ask_and_answer(ledger, "later")
     ask_and_answer(ledger, "and later")
     assert [state(ledger, item) for item in items] == ["settled", "open", "settled"]
-    assert caplog.text.count("The ledger refuses how 1 request(s) ended") == 1
+    assert caplog.text.count("The ledger refuses how 1 request ended") == 1
     assert items[1].attempt.hex().encode() in ledger._lock.path.with_suffix(".refused").read_bytes()
     assert ledger._lock.spill.empty
     ledger.close()
@@ -330,6 +330,6 @@ def test_a_spilled_settlement_of_a_request_that_is_not_in_the_ledger_keeps_no_pr
     )
     again = Ledger(path)
     assert [state(again, item) for item in items] == ["settled", "settled"]
-    assert caplog.text.count("The ledger refuses how 1 request(s) ended") == 1
+    assert caplog.text.count("The ledger refuses how 1 request ended") == 1
     assert names_in(path) == ["", ".damaged"]
     again.close()
